@@ -1,0 +1,44 @@
+"""Honest measurement: the one timer, this machine, the roofline, and the registry of results."""
+
+from fastgen_course.timing.machine import describe_machine, machine
+from fastgen_course.timing.measure import (
+    Comparison,
+    MeasurementError,
+    Ratio,
+    Timing,
+    compare,
+    measure,
+    measure_once,
+    synchronizer,
+    threads_set,
+)
+from fastgen_course.timing.results import (
+    Result,
+    ResultError,
+    all_results,
+    format_results,
+    record,
+    record_timing,
+    result,
+)
+
+__all__ = [
+    "Comparison",
+    "MeasurementError",
+    "Ratio",
+    "Result",
+    "ResultError",
+    "Timing",
+    "all_results",
+    "compare",
+    "describe_machine",
+    "format_results",
+    "machine",
+    "measure",
+    "measure_once",
+    "record",
+    "record_timing",
+    "result",
+    "synchronizer",
+    "threads_set",
+]

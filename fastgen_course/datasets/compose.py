@@ -98,15 +98,15 @@ def _flat(grey, alpha, shade, colour, paper):
     solid = (alpha > 0.5).float()
     tone = 0.62 + 0.2 * (shade > 0.72).float() + 0.2 * (shade > 0.86).float()
     outline = solid - _erode(solid)
-    tone = torch.where(outline > 0.5, 0.35, tone)
+    tone = torch.where(outline > 0.5, 0.48, tone)
     return _over(solid, _paint(tone, colour), paper)
 
 
 def _pixel_art(grey, alpha, shade, colour, paper):
-    """2x2 blocks, a hard edge, four tones."""
+    """2x2 blocks, a hard edge, seven tones."""
     block_alpha = (F.avg_pool2d(alpha[:, None], 2)[:, 0] > 0.5).float()
     block_shade = F.avg_pool2d(shade[:, None], 2)[:, 0]
-    block_shade = 0.55 + ((block_shade - 0.5) / 0.15).round().clamp(0, 3) * 0.17
+    block_shade = 0.5 + ((block_shade - 0.5) / 0.1).round().clamp(0, 6) * 0.1
     alpha = block_alpha.repeat_interleave(2, -1).repeat_interleave(2, -2)
     shade = block_shade.repeat_interleave(2, -1).repeat_interleave(2, -2)
     return _over(alpha, _paint(shade, colour), paper)
@@ -141,7 +141,7 @@ def compose(photos: torch.Tensor, labels: torch.Tensor) -> Scenes:
     grey = torch.where((size == SMALL)[:, None, None], shrunk, grey)
     # A grey-level closing fills thin dark seams, so that the garment does not show paper inside.
     closed = torch.maximum(_erode(_dilate(grey)), grey)
-    alpha = (5 * closed).clamp(0, 1) * (garment != EMPTY)[:, None, None]
+    alpha = (10 * closed).clamp(0, 1) * (garment != EMPTY)[:, None, None]
     mask = alpha > 0.5
     # Each garment gets the same mean shade: else a dark orange coat and a brown one look alike.
     mean = (grey * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)

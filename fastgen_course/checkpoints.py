@@ -1,0 +1,116 @@
+"""Trained weights: safetensors with a JSON card each, saved whole or not at all, verified on load."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from datetime import date
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fastgen_course.files import (
+    DataFileError,
+    atomic_write,
+    data_path,
+    read_json,
+    require,
+    sha256_of,
+    write_json,
+)
+
+# name: (module, model class, config class). Imported when asked for, so that a notebook that shows
+# a VAE does not pay for a judge.
+MODELS: dict[str, tuple[str, str, str]] = {
+    "judge_train": ("fastgen_course.models.judges", "SlotJudge", "JudgeConfig"),
+    "judge_report": ("fastgen_course.models.judges", "SlotJudge", "JudgeConfig"),
+    "judge_plain": ("fastgen_course.models.judges", "SlotJudge", "JudgeConfig"),
+    "digit_judge": ("fastgen_course.models.digit_judge", "DigitJudge", "DigitJudgeConfig"),
+    "dcgan_digits": ("fastgen_course.models.dcgan", "DCGANGenerator", "DCGANConfig"),
+    "generator_base": ("fastgen_course.models.generator", "Generator", "GeneratorConfig"),
+    "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
+    "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
+}
+
+
+def build_model(name: str, config: dict[str, Any] | None = None) -> nn.Module:
+    """A fresh model of the architecture shipped under `name`, from a config as in its card.
+
+    Raises ValueError, naming the choices, for an unknown name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"there is no model {name!r}; choose from {', '.join(sorted(MODELS))}.")
+    module_name, model_class, config_class = MODELS[name]
+    module = importlib.import_module(module_name)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (config or {}).items()}
+    return getattr(module, model_class)(getattr(module, config_class)(**values))
+
+
+def save_checkpoint(name: str, model: nn.Module, card: dict[str, Any]) -> dict[str, Any]:
+    """Write `data/weights/NAME.safetensors` and its card; returns the card.
+
+    Args:
+        name: one of MODELS.
+        model: has a dataclass `config`.
+        card: at least seed, command, data_sha256, minutes, machine and metrics.
+
+    Raises ValueError for a card without one of these.
+    """
+    needed = {"seed", "command", "data_sha256", "minutes", "machine", "metrics"}
+    if missing := needed - card.keys():
+        raise ValueError(f"the card of {name} lacks {', '.join(sorted(missing))}.")
+    weights = data_path("weights", f"{name}.safetensors")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with atomic_write(weights) as temporary:
+        save_file(tensors, temporary)
+    card = {
+        "name": name,
+        "config": dataclasses.asdict(model.config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "bytes": weights.stat().st_size,
+        "sha256": sha256_of(weights),
+        "torch": torch.__version__.split("+")[0],
+        "python": sys.version.split()[0],
+        "date": date.today().isoformat(),
+        **card,
+    }
+    write_json(weights.with_suffix(".json"), card)
+    return card
+
+
+def load_card(name: str) -> dict[str, Any]:
+    """The JSON card of the shipped weights `name`."""
+    if name not in MODELS:
+        raise ValueError(f"there is no model {name!r}; choose from {', '.join(sorted(MODELS))}.")
+    if not data_path("weights", f"{name}.json").is_file():
+        require(f"weights/{name}.json")
+    return read_json(data_path("weights", f"{name}.json"))
+
+
+def load_checkpoint(name: str, model: nn.Module) -> dict[str, Any]:
+    """Fill `model` with the shipped weights `name`; returns the card.
+
+    Raises `DataFileError`, in one sentence with the mend, for a missing, truncated or altered file
+    or for weights of another architecture.
+    """
+    card = load_card(name)
+    path = require(f"weights/{name}.safetensors", card["sha256"])
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise DataFileError(
+            f"data/weights/{name}.safetensors does not fit the model {type(model).__name__}; "
+            f"build it from the card's config with load_model({name!r})."
+        ) from error
+    return card
+
+
+def load_model(name: str, device: torch.device | str = "cpu") -> nn.Module:
+    """The shipped model `name`, in eval mode, its parameters frozen, on `device`."""
+    model = build_model(name, load_card(name)["config"])
+    load_checkpoint(name, model)
+    return model.eval().requires_grad_(False).to(device)

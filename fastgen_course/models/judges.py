@@ -82,9 +82,10 @@ class SlotJudge(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """The penultimate layer, (B, features), for images (B, 3, 28, 28) in [-1, 1]."""
-        return self._pool(self.stage_outputs(images)[-1])
+        return self.pool(self.stage_outputs(images)[-1])
 
-    def _pool(self, maps: torch.Tensor) -> torch.Tensor:
+    def pool(self, maps: torch.Tensor) -> torch.Tensor:
+        """Penultimate features (B, features) from the last stage's maps."""
         pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
         return self.penultimate(pooled)
 

@@ -2,10 +2,6 @@
 
 from fastgen_course.timing.machine import describe_machine, machine
 from fastgen_course.timing.measure import (
-    Comparison,
-    MeasurementError,
-    Ratio,
-    Timing,
     compare,
     measure,
     measure_once,
@@ -21,6 +17,7 @@ from fastgen_course.timing.results import (
     record_timing,
     result,
 )
+from fastgen_course.timing.rows import Comparison, MeasurementError, Ratio, Timing
 
 __all__ = [
     "Comparison",

@@ -7,10 +7,12 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 # Instruction sets that decide how fast a small network runs on a CPU.
@@ -32,10 +34,11 @@ _VERSIONED = (
 def machine() -> dict[str, Any]:
     """Facts about this machine: cpu, cores, memory, instruction sets, torch, system.
 
-    Keys: `cpu` (name), `architecture`, `cores` (usable by this process), `cores_physical`,
-    `cpu_limit` (cores' worth of time that a container grants; None without a limit),
-    `memory_gb` (a container's limit counted), `isa` (instruction sets), `torch_isa` (the one that
-    PyTorch chose), `accelerator` (a GPU's name or None), `system`, `python`, `torch`, `numpy`.
+    Keys: `cpu` (name), `architecture`, `cores` (logical), `cores_physical`, `cores_usable`
+    (by this process, when it is pinned to some), `cpu_limit` (cores' worth of time that a container
+    grants; None without a limit), `memory_gb` (a container's limit counted), `isa` (instruction
+    sets), `torch_isa` (the one that PyTorch chose), `accelerator` (a GPU's name or None), `system`,
+    `python`, `torch`, `numpy`.
     """
     return dict(_facts())
 
@@ -43,10 +46,11 @@ def machine() -> dict[str, Any]:
 def describe_machine() -> str:
     """One line for a table: CPU name, cores, memory, GPU if any, system."""
     facts = _facts()
-    cores = facts["cores"]
+    cores, usable = facts["cores"], facts["cores_usable"]
+    pinned = f" ({usable} usable)" if usable < cores else ""
     parts = [
         facts["cpu"],
-        f"{cores} core{'s' if cores != 1 else ''}",
+        f"{cores} core{'s' if cores != 1 else ''}{pinned}",
         f"{facts['memory_gb']:.0f} GB",
         facts["system"],
     ]
@@ -93,7 +97,8 @@ def _facts() -> dict[str, Any]:
     return {
         "cpu": name,
         "architecture": platform.machine(),
-        "cores": usable_cores(),
+        "cores": psutil.cpu_count() or 1,
+        "cores_usable": usable_cores(),
         "cores_physical": _physical_cores(),
         "cpu_limit": cpu_limit(),
         "memory_gb": round(_memory_bytes() / 2**30, 1),
@@ -138,32 +143,15 @@ def _sysctl(key: str) -> str:
 
 
 def _physical_cores() -> int:
-    """Physical cores among the usable ones; the logical count where nobody says."""
-    try:
-        import psutil
-
-        found = psutil.cpu_count(logical=False)
-    except ImportError:  # psutil comes with Jupyter, not with a bare install
-        found = None
-    return max(1, min(found or usable_cores(), usable_cores()))
+    """The machine's physical cores; its logical ones where the system does not say."""
+    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
 
 
-def _memory_bytes() -> float:
-    limits = []
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    else:
-        try:
-            import psutil
-
-            limits.append(psutil.virtual_memory().total)
-        except ImportError:
-            pass
-    try:
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no container, or the word "max"
-        pass
-    return min(limits, default=0)
+def _memory_bytes() -> int:
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):  # no container, or the word "max"
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
 
 
 def _accelerator() -> str | None:

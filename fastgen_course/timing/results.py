@@ -20,7 +20,7 @@ from typing import Any
 
 from fastgen_course.files import data_path, read_json, write_json
 from fastgen_course.timing.machine import describe_machine, versions
-from fastgen_course.timing.measure import Timing
+from fastgen_course.timing.rows import Timing
 
 _NAME = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 _PATH = re.compile(r"(^|[\s='\"])(~?/[\w.-]+/|[A-Za-z]:\\)")
@@ -201,12 +201,14 @@ def check_value(name: str, value: float, unit: str) -> None:
     """
     for part, wanted, low, high in _rules(name):
         if unit != wanted:
-            raise ResultError(f'{name}: a {part} is given in "{wanted}", not in {unit!r}.')
+            raise ResultError(
+                f'{name}: its unit must be "{wanted}" ({part} is in its name), got {unit!r}.'
+            )
         if not low <= value <= high:
             limits = f"in [{low:g}, {high:g}]" if high < math.inf else f"at least {low:g}"
-            raise ResultError(f"{name}: a {part} must be {limits}, got {value:g}.")
+            raise ResultError(f"{name} must be {limits} ({part} is in its name), got {value:g}.")
         if wanted == "x" and value == 0:
-            raise ResultError(f"{name}: a {part} must be above 0, got 0.")
+            raise ResultError(f"{name} must be above 0 ({part} is in its name), got 0.")
 
 
 _SUFFIXES = {
@@ -294,7 +296,7 @@ def _checked(
 
 
 def _finite(name: str, what: str, value: Any) -> float:
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str):
         raise ResultError(f"{name} was not recorded: its {what} {value!r} is not a number.")
     try:
         number = float(value)

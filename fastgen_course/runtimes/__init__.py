@@ -1,0 +1,1 @@
+"""Run a trained model elsewhere than in eager PyTorch."""

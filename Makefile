@@ -1,0 +1,54 @@
+# Every target is a few plain lines. On Windows type them by hand, with .venv\Scripts\python for
+# $(PY): README.md shows how.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+
+# Linux without a GPU: `make lab TORCH=cpu` takes PyTorch's CPU build, 0.2 GB for several GB.
+TORCH ?= default
+TORCH_INDEX_cpu = --extra-index-url https://download.pytorch.org/whl/cpu
+
+# Paired with --nbval-lax --nbval-current-env: see tests/nbval_guard.py.
+CELL_TIMEOUT = 300
+
+.PHONY: lab test unit validate notebooks student results readme links lint clean
+
+lab: $(VENV)/installed
+	$(PY) -m jupyter lab notebooks/00_start_here.ipynb
+
+test: lint unit validate
+
+lint: $(VENV)/installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+unit: $(VENV)/installed
+	$(PY) -m pytest
+
+# One pass over the notebooks: every cell runs, no address but loopback, memory under 1.5 GB.
+validate: $(VENV)/installed
+	$(PY) -m pytest -p tests.nbval_guard --nbval-lax --nbval-current-env \
+	    --nbval-cell-timeout=$(CELL_TIMEOUT) notebooks
+
+# Re-execute and normalise; `make notebooks NAMES=02` for one, RECORD=--record to record.
+notebooks: $(VENV)/installed
+	$(PY) -m fastgen_course notebooks $(NAMES) $(RECORD)
+
+results: $(VENV)/installed
+	$(PY) -m fastgen_course results
+
+readme: $(VENV)/installed
+	$(PY) -m fastgen_course readme
+
+links: $(VENV)/installed
+	$(PY) -m fastgen_course links $(REPO)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# The stamp is newer than both files as long as nothing needs installing.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install $(TORCH_INDEX_$(TORCH)) -c constraints.txt -e ".[all]"
+	touch $(VENV)/installed

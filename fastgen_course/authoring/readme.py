@@ -1,0 +1,151 @@
+"""README's generated parts: the table of notebooks, the table of figures, and the picture."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fastgen_course.files import atomic_write
+from fastgen_course.timing.results import Result, all_results
+
+NOT_RECORDED = "not recorded yet"
+PICTURE = Path("data") / "pictures" / "generated.png"
+
+# What the picture shows: one row a caption, one column a noise.
+PICTURE_CAPTIONS = (
+    "a large red sneaker on a white background, photo style",
+    "a large blue dress on a pale pink background, photo style",
+    "a small green bag on a grey background, sketch style",
+    "a large orange pullover on a pale blue background, flat style",
+    "a large purple boot on a black background, pixel art style",
+    "a small brown coat on a pale green background, photo style",
+)
+
+# Recorded name: how README calls it.
+FIGURES = {
+    "generator_base.exact_accuracy": "GENERATOR_BASE: every asked-for attribute found",
+    "generator_base.exact_accuracy_real": "the same on real test images",
+    "generator_base.heldout_exact_accuracy": "the same on combinations never trained on",
+    "generator_base.fid": "GENERATOR_BASE: FID (smaller is better)",
+    "fid.floor": "FID of real training against real test images",
+    "fid.ceiling": "FID of uniform noise",
+    "generator_base.batch1_ms": "GENERATOR_BASE: one picture",
+    "judge.garment_accuracy": "the reporting judge: garment found in real test images",
+    "gan_digits.live_accuracy": "the digit GAN after its live minute: digit found",
+    "vae.elbo_gap_error": "the ELBO's gap against the exact posterior KL",
+}
+
+
+def notebook_table(root: Path, rows: dict[str, Result]) -> str:
+    """A Markdown table of the checkout's notebooks with their measured minutes and memory."""
+    lines = [
+        "| notebook | question | you | machine | memory |",
+        "|---|---|---|---|---|",
+    ]
+    for path in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        title, question, sitting = opening(path)
+        number = path.stem[:2]
+        minutes = _value(rows, f"course.minutes.{number}", "{:.1f} minutes")
+        memory = _value(rows, f"course.peak_mb.{number}", "{:.0f} MB")
+        link = f"[`{number}` {title}](notebooks/{path.name})"
+        lines.append(f"| {link} | {question} | {sitting} | {minutes} | {memory} |")
+    return "\n".join(lines)
+
+
+def opening(path: Path) -> tuple[str, str, str]:
+    """A notebook's title, its question and a human's minutes, read from its first cell."""
+    import nbformat
+
+    text = nbformat.read(path, as_version=4).cells[0].source
+    title = re.sub(r"^#\s*(?:\d\d\s*[·:.-]*\s*)?", "", text.splitlines()[0]).strip()
+    body = re.sub(r"[*_`]", "", "\n".join(text.splitlines()[1:]))
+    body = re.sub(r"!?\[[^\]]*\]\([^)]*\)", "", body)
+    asked = re.search(r"(?:^|[.:!]\s+|\n\s*)((?:[^.:!?\n]|\n(?!\n))+\?)", body)
+    question = " ".join(asked.group(1).split()) if asked else ""
+    sitting = re.search(r"\d+(?:\s*(?:to|-|–)\s*\d+)?\s*minutes", body)
+    return title, question, " ".join(sitting.group().split()) if sitting else ""
+
+
+def figure_table(rows: dict[str, Result]) -> str:
+    """A Markdown table of the course's main figures, from the registry alone."""
+    lines = ["| figure | value | measured with |", "|---|---|---|"]
+    for name, label in FIGURES.items():
+        row = rows.get(name)
+        value = NOT_RECORDED if row is None else _quantity(row)
+        command = "" if row is None else f"`{row.command}`"
+        lines.append(f"| {label} | {value} | {command} |")
+    return "\n".join(lines)
+
+
+def picture_lines(root: Path) -> str:
+    """The picture with its words, or a line that says how to draw it."""
+    if not (root / PICTURE).is_file():
+        return "The picture is not drawn yet: `python -m fastgen_course readme --picture` draws it."
+    captions = "; ".join(PICTURE_CAPTIONS)
+    alt = f"Pictures drawn by GENERATOR_BASE in one step, a row for each caption: {captions}."
+    return f"![{alt}]({PICTURE.as_posix()})"
+
+
+def render_readme(root: Path, text: str) -> str:
+    """`text` with each generated part replaced by what the registry says now.
+
+    A part stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. Raises ValueError when one
+    of them is missing.
+    """
+    rows = {row.name: row for row in all_results() if row.device == "cpu"}
+    parts = {
+        "picture": picture_lines(root),
+        "notebooks": notebook_table(root, rows),
+        "figures": figure_table(rows),
+    }
+    for name, body in parts.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"README.md has no part between {begin} and {end}.")
+        text = pattern.sub(lambda _, b=begin, e=end, t=body: f"{b}\n{t}\n{e}", text)
+    return text
+
+
+def write_readme(root: Path) -> bool:
+    """Rewrite README.md's generated parts; whether anything changed."""
+    path = root / "README.md"
+    before = path.read_text(encoding="utf-8")
+    after = render_readme(root, before)
+    if after != before:
+        with atomic_write(path) as temporary:
+            temporary.write_text(after, encoding="utf-8", newline="\n")
+    return after != before
+
+
+def draw_picture(root: Path, columns: int = 8, seed: int = 0) -> Path:
+    """Draw README's picture with GENERATOR_BASE: a row for each caption, `columns` noises.
+
+    Raises `DataFileError` when the weights are missing.
+    """
+    import torch
+
+    from fastgen_course.checkpoints import load_model
+    from fastgen_course.sampling.one_step import sample_generator
+    from fastgen_course.show import figure_png, image_grid
+
+    model = load_model("generator_base")
+    captions = [caption for caption in PICTURE_CAPTIONS for _ in range(columns)]
+    images = sample_generator(model, captions, generator=torch.Generator().manual_seed(seed))
+    labels = [
+        caption.replace(" on a ", "\non a ").replace(", ", "\n") for caption in PICTURE_CAPTIONS
+    ]
+    figure = image_grid(images, columns, row_labels=labels)
+    with atomic_write(root / PICTURE) as temporary:
+        temporary.write_bytes(figure_png(figure))
+    return root / PICTURE
+
+
+def _quantity(row: Result) -> str:
+    if row.unit == "share":
+        return f"{100 * row.value:.1f} %"
+    return f"{row.value:.3g} {row.unit}"
+
+
+def _value(rows: dict[str, Result], name: str, form: str) -> str:
+    return form.format(rows[name].value) if name in rows else NOT_RECORDED

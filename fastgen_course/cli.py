@@ -1,0 +1,162 @@
+"""The command line: `python -m fastgen_course COMMAND`, or `fastgen-course COMMAND`.
+
+Each command imports what it needs when it runs, so that `--help` answers at once. A reader's
+mistake ends in one sentence on stderr and exit status 2, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit status (0 right, 2 a mistake named on stderr)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `... results | head` closed its end
+        sys.stderr.close()
+        return 0
+    except ModuleNotFoundError as error:
+        name = error.name or "a package"
+        print(
+            f"error: {name} is not installed; install the course with "
+            '`python -m pip install -c constraints.txt -e ".[all]"`.',
+            file=sys.stderr,
+        )
+    except (ValueError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fastgen_course", description="Captions to pictures, measured step by step."
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    draw = commands.add_parser("draw", help="draw a caption with the one-step generator")
+    draw.add_argument("caption", help='e.g. "a small red sneaker on a white background"')
+    draw.add_argument("--out", type=Path, default=Path("picture.png"), help="a .png file to write")
+    draw.add_argument("--seed", type=int, default=0, help="another seed, another picture")
+    draw.add_argument("--enlarge", type=int, default=8, help="screen pixels per pixel (1 to 32)")
+    draw.set_defaults(run=_draw)
+
+    results = commands.add_parser("results", help="every recorded figure and its command")
+    results.add_argument("area", nargs="?", help="one area only, e.g. vae")
+    results.add_argument("--json", action="store_true", help="as JSON")
+    results.set_defaults(run=_results)
+
+    train = commands.add_parser("train", help="train shipped weights again (goes on after a kill)")
+    train.add_argument("name", nargs="?", help="which weights; without a name, the list")
+    train.set_defaults(run=_train)
+
+    notebooks = commands.add_parser("notebooks", help="re-execute notebooks and normalise them")
+    notebooks.add_argument("names", nargs="*", help="e.g. 02; without a name, all")
+    notebooks.add_argument("--record", action="store_true", help="record minutes and memory")
+    notebooks.set_defaults(run=_notebooks)
+
+    readme = commands.add_parser("readme", help="write README's tables from the recorded figures")
+    readme.add_argument("--picture", action="store_true", help="draw its picture again, too")
+    readme.set_defaults(run=_readme)
+
+    links = commands.add_parser("links", help="set the public address in badges and bootstraps")
+    links.add_argument("repository", help="owner/name")
+    links.set_defaults(run=_links)
+    return parser
+
+
+def _draw(options: argparse.Namespace) -> None:
+    import torch
+    from PIL import Image
+
+    from fastgen_course.checkpoints import load_model
+    from fastgen_course.datasets.captions import encode_words
+    from fastgen_course.files import atomic_write
+    from fastgen_course.sampling.one_step import sample_generator
+    from fastgen_course.show import to_uint8
+    from fastgen_course.timing import measure
+
+    if options.out.suffix.lower() != ".png":
+        raise ValueError(f"--out {options.out.name} is not a .png file; end its name in .png.")
+    if not 1 <= options.enlarge <= 32:
+        raise ValueError(f"--enlarge must be 1 to 32, got {options.enlarge}.")
+    words = encode_words([options.caption])  # a caption that cannot be read stops here, cheaply
+    model = load_model("generator_base")
+    generator = torch.Generator().manual_seed(options.seed)
+    image = sample_generator(model, words, generator=generator)
+    timing = measure(lambda: sample_generator(model, words, generator=generator))
+    picture = Image.fromarray(to_uint8(image)[0])
+    size = (picture.width * options.enlarge, picture.height * options.enlarge)
+    with atomic_write(options.out) as temporary:
+        picture.resize(size, Image.Resampling.NEAREST).save(temporary, format="png")
+    print(
+        f"{options.out}: {picture.width}x{picture.height} pixels, {timing.median_ms:.2f} ms median "
+        f"(p90 {timing.p90_ms:.2f} ms, {timing.repeats} repeats, batch 1, "
+        f"{timing.threads} threads, {timing.device})"
+    )
+
+
+def _results(options: argparse.Namespace) -> None:
+    from fastgen_course.timing.results import all_results, format_results, results_json
+
+    rows = all_results(options.area)
+    if options.area and not rows:
+        raise ValueError(
+            f"Nothing is recorded in area {options.area!r}; `python -m fastgen_course results` "
+            "lists every area."
+        )
+    print(results_json(rows) if options.json else format_results(rows))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from fastgen_course.training import TRAINERS, train
+
+    if options.name is None:
+        print(f"weights that can be trained again: {', '.join(sorted(TRAINERS))}")
+        return
+    card = train(options.name)
+    print(f"{options.name} is shipped: {card['parameters']:,} parameters, {card['bytes']:,} bytes.")
+
+
+def _notebooks(options: argparse.Namespace) -> None:
+    from fastgen_course.authoring.links import checkout
+    from fastgen_course.authoring.notebooks import run_all
+
+    run_all(checkout(), options.names, recorded=options.record)
+
+
+def _readme(options: argparse.Namespace) -> None:
+    from fastgen_course.authoring.links import checkout
+    from fastgen_course.authoring.readme import draw_picture, write_readme
+
+    if options.picture:
+        draw_picture(checkout())
+    changed = write_readme(checkout())
+    print("README.md is rewritten." if changed else "README.md was up to date.")
+
+
+def _links(options: argparse.Namespace) -> None:
+    from fastgen_course.authoring.links import checkout, set_repository
+
+    changed = set_repository(checkout(), options.repository)
+    print("\n".join(path.name for path in changed) or "nothing to change.")
+
+
+def _sentence(error: Exception) -> str:
+    """The error's own words on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -121,7 +121,7 @@ from .core import (
     status,
     strict,
 )
-from .predict import predict
+from .prediction import predict
 from .registry import (
     NOTEBOOKS,
     ExerciseError,

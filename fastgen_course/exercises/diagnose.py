@@ -34,8 +34,8 @@ class Diagnosis:
     """What became of an attempt.
 
     `mistake` is the registered name or a generic one (`named` is False when it only says what
-    differs, not why), `says` the sentences for the reader, `runs` whether a notebook can go on with the reader's code, `printed` what the code printed on
-    the counter-example.
+    differs, not why), `says` the sentences for the reader, `runs` whether a notebook can go on
+    with the reader's code, `printed` what the code printed on the counter-example.
     """
 
     status: Status
@@ -122,7 +122,7 @@ def _unfinished(attempt: _Attempt) -> Diagnosis | None:
         if not last.stopped:
             says.append("A part of it still runs in the background; restarting the kernel ends it.")
         return Diagnosis("unfinished", "over the time limit", (*says, *filter(None, [holes])))
-    if outcome.kind == "error":
+    if outcome.kind == "error" and attempt.exercise.expected[attempt.first].kind == "value":
         if any(_matches(attempt, v) for v in attempt.exercise.wrong.values()):
             return None  # a registered mistake that raises has a better hint
         says = (_error_sentence(attempt, outcome), *filter(None, [holes]))
@@ -171,7 +171,7 @@ def _unknown(attempt: _Attempt) -> Diagnosis:
 
 
 _KIND_NAMES = {
-    "error": "does not raise where it should",
+    "error": "a wrong input is not refused",
     "nothing": "nothing returned",
     "type": "another type of result",
     "length": "another number of results",
@@ -187,17 +187,19 @@ def _difference_sentence(d: Difference) -> str:
     if d.gradient and d.yours is None:
         name = d.where.removeprefix("the gradient of ")
         return (
-            f"The values are right, but no gradient reaches {name}: look for `detach`, `.data`, `.item()`, `no_grad`, "
-            "rounding, or a trip through NumPy."
+            f"The values are right, but no gradient reaches {name}: look for `detach`, "
+            "`.data`, `.item()`, `no_grad`, rounding, or a trip through NumPy."
         )
     if d.gradient and d.kind == "value":
         return f"The values are right, {d.where} is not."
     if d.kind == "error":
-        return "This input must be refused with an exception; your code accepts it."
+        refusal = f"This input must be refused with {_a(type(d.ours).__name__)}"
+        instead = f"raises {type(d.yours).__name__}" if d.yours is not None else "accepts it"
+        return f"{refusal}; your code {instead}."
     if d.kind == "type":
-        return f"{subject} is a {kind_of(d.yours)}; a {kind_of(d.ours)} is due."
+        return f"{subject} is {_a(kind_of(d.yours))}; {_a(kind_of(d.ours))} is due."
     if d.kind == "length":
-        return f"{subject} is a {kind_of(d.yours)}; a {kind_of(d.ours)} is due."
+        return f"{subject} is {_a(kind_of(d.yours))}; {_a(kind_of(d.ours))} is due."
     if d.kind == "shape":
         return f"{subject} has shape {shape_of(d.yours)}; shape {shape_of(d.ours)} is due."
     if d.kind == "dtype":
@@ -323,6 +325,10 @@ def _ending(outcome: Outcome) -> str:
 def _same_shape(value: Any, other: Any) -> bool:
     shape = getattr(value, "shape", None)
     return shape is not None and tuple(shape) == tuple(getattr(other, "shape", ())) != ()
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def _dtype(value: Any) -> str:

@@ -194,7 +194,7 @@ def register_prediction(
     """Register a question with a few answers, one of them right.
 
     Args:
-        choices: two to six short texts. answer: the right one, word for word.
+        choices: three to six short texts. answer: the right one, word for word.
         why: what the reader is told after answering, right or wrong.
         wrong: for every wrong choice, the hint for the idea that leads to it.
         check: a function that works out the right choice by numbers; a test calls it, so that
@@ -203,8 +203,8 @@ def register_prediction(
     Raises ExerciseError when the answer is not a choice or a wrong choice has no hint.
     """
     _check_meta(id, title, difficulty, minutes)
-    if not 2 <= len(choices) <= 6 or len(set(choices)) != len(choices):
-        raise ExerciseError(f"prediction {id!r} needs two to six different choices.")
+    if not 3 <= len(choices) <= 6 or len(set(choices)) != len(choices):
+        raise ExerciseError(f"prediction {id!r} needs three to six different choices.")
     if answer not in choices:
         raise ExerciseError(f"prediction {id!r}: the answer {answer!r} is not among its choices.")
     missing = [c for c in choices if c != answer and not wrong.get(c, "").strip()]

@@ -170,10 +170,17 @@ def _write(
                 verbose=False,
             )
     except Exception as error:  # the exporter raises many kinds, with pages of text
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
-            f"PyTorch could not export {type(model).__name__} to ONNX: {reason}"
+            f"PyTorch could not export {type(model).__name__} to ONNX ({_reason(error)}); its "
+            "forward must not branch in Python on the values of tensors."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong at the bottom of a chain of exceptions."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _difference(model: nn.Module, runner: OnnxModel, inputs: tuple[torch.Tensor, ...]) -> float:

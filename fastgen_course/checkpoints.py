@@ -1,4 +1,4 @@
-"""Trained weights: safetensors with a JSON card each, saved whole or not at all, verified on load."""
+"""Trained weights: safetensors with a JSON card, saved whole or not at all, verified on load."""
 
 from __future__ import annotations
 

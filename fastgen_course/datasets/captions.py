@@ -73,7 +73,7 @@ MAX_CHARACTERS = 300
 
 
 class CaptionError(ValueError):
-    """A caption that the grammar does not understand; the message says which part and what to do."""
+    """A caption that the grammar does not understand; the message names the part and the mend."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Attributes:
             value = getattr(self, field.name)
             if value is not None and value not in SLOTS[field.name]:
                 raise CaptionError(
-                    f"{field.name}={value!r} is unknown; choose from {', '.join(SLOTS[field.name])}."
+                    f"{field.name}={value!r} is unknown; "
+                    f"choose from {', '.join(SLOTS[field.name])}."
                 )
         if self.garment == "nothing" and (self.size or self.colour or self.style):
             raise CaptionError(

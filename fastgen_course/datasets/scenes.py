@@ -66,9 +66,7 @@ def make_empty_(labels: torch.Tensor, rows: torch.Tensor) -> None:
     labels[rows, 2] = EMPTY
 
 
-def draw_attributes(
-    n: int, generator: torch.Generator, held_out: bool = False
-) -> list[Attributes]:
+def draw_attributes(n: int, generator: torch.Generator, held_out: bool = False) -> list[Attributes]:
     """`draw_labels` as attributes."""
     return attributes_of(draw_labels(n, generator, held_out))
 

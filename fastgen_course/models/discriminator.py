@@ -47,7 +47,9 @@ class Head(nn.Module):
     def forward(self, maps: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """Feature maps (B, C, H, W) and labels (B, 5) to logits (B, H' * W')."""
         h = self.body(maps)
-        projection = (h * self.condition(asked)[:, :, None, None]).mean(1, keepdim=True)
+        # Over the root of the width, as in attention: a mean would drown the condition.
+        wanted = self.condition(asked)[:, :, None, None] / h.shape[1] ** 0.5
+        projection = (h * wanted).sum(1, keepdim=True)
         return (self.score(h) + projection).flatten(1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fastgen_course.datasets.captions import EMPTY, FREE, SLOTS
@@ -16,64 +17,90 @@ class JudgeConfig:
 
     Attributes:
         channels: feature maps of each stage; every stage after the first halves the side.
+        convolutions: how many convolutions each stage has.
         kernel: convolution kernel of the first layer (the others use 3).
         features: width of the penultimate layer, where FID is measured.
         dropout: share of penultimate features dropped in training.
         in_channels: 3 for scenes, 1 for plain photographs.
+        activation: "relu" or "silu".
+        contrast: whether `contrast_channel` is a further input, the garment as a grey picture.
+        grid: whether the last map is pooled to 4x4 places, which keeps where things are, instead of
+            to its average and maximum.
     """
 
     channels: tuple[int, ...] = (32, 64, 128)
+    convolutions: tuple[int, ...] = (2, 2, 2)
     kernel: int = 3
     features: int = 128
     dropout: float = 0.3
     in_channels: int = 3
     activation: str = "relu"
+    contrast: bool = False
+    grid: bool = False
 
 
 # Different kernels, widths, depths, activations and seeds: what fools one need not fool the other.
 JUDGE_TRAIN = JudgeConfig(channels=(24, 48, 96), kernel=5, activation="silu")
-JUDGE_REPORT = JudgeConfig(channels=(32, 64, 128))
+JUDGE_REPORT = JudgeConfig(channels=(32, 64, 128), convolutions=(1, 2, 2), contrast=True, grid=True)
 
 
 def _activation(name: str) -> nn.Module:
     return nn.SiLU() if name == "silu" else nn.ReLU()
 
 
+def contrast_channel(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, H, W) as one grey map (B, 1, H, W): 0 on the paper, the garment bright.
+
+    The paper's colour is the median of the four corners; the map is each pixel's difference from
+    it along the mean difference, in units of its own deviation. So a garment looks alike in every
+    colour on every paper, which a small CNN would need many more steps to learn.
+    """
+    corners = images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    difference = images - corners.median(2).values[:, :, None, None]
+    direction = F.normalize(difference.mean((2, 3), keepdim=True), dim=1)
+    grey = (difference * direction).sum(1, keepdim=True)
+    return grey / (grey.std((2, 3), keepdim=True) + 0.05)
+
+
 class SlotJudge(nn.Module):
     """Names the value of every slot of a scene.
 
-    Two 3x3 convolutions a stage with batch normalisation, max pooling between stages, average and
-    maximum over the last map, one hidden layer, a linear head a slot.
+    One or two 3x3 convolutions a stage with batch normalisation, max pooling between stages, the
+    last map pooled, one hidden layer, a linear head a slot.
     """
 
     def __init__(self, config: JudgeConfig = JUDGE_REPORT) -> None:
         super().__init__()
         self.config = config
         stages = []
-        previous = config.in_channels
-        for index, width in enumerate(config.channels):
-            kernel = config.kernel if index == 0 else 3
-            stages.append(
-                nn.Sequential(
-                    nn.Identity() if index == 0 else nn.MaxPool2d(2),
+        previous = config.in_channels + config.contrast
+        for index, (width, depth) in enumerate(
+            zip(config.channels, config.convolutions, strict=True)
+        ):
+            layers = [nn.Identity() if index == 0 else nn.MaxPool2d(2)]
+            for layer in range(depth):
+                kernel = config.kernel if index == layer == 0 else 3
+                layers += [
                     nn.Conv2d(previous, width, kernel, padding=kernel // 2, bias=False),
                     nn.BatchNorm2d(width),
                     _activation(config.activation),
-                    nn.Conv2d(width, width, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(width),
-                    _activation(config.activation),
-                )
-            )
-            previous = width
+                ]
+                previous = width
+            stages.append(nn.Sequential(*layers))
         self.stages = nn.ModuleList(stages)
+        places = 16 if config.grid else 2
         self.penultimate = nn.Sequential(
-            nn.Linear(2 * previous, config.features), _activation(config.activation)
+            nn.Linear(places * previous, config.features), _activation(config.activation)
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.heads = nn.ModuleDict({s: nn.Linear(config.features, len(v)) for s, v in SLOTS.items()})
+        self.heads = nn.ModuleDict(
+            {slot: nn.Linear(config.features, len(values)) for slot, values in SLOTS.items()}
+        )
 
     def stage_outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The feature maps after each stage, (B, C, H, W) at sides 28, 14, 7."""
+        if self.config.contrast:
+            images = torch.cat([images, contrast_channel(images)], 1)
         outputs = []
         for stage in self.stages:
             images = stage(images)
@@ -86,7 +113,10 @@ class SlotJudge(nn.Module):
 
     def pool(self, maps: torch.Tensor) -> torch.Tensor:
         """Penultimate features (B, features) from the last stage's maps."""
-        pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
+        if self.config.grid:
+            pooled = F.max_pool2d(maps, 2, ceil_mode=True).flatten(1)
+        else:
+            pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
         return self.penultimate(pooled)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -100,7 +130,7 @@ class SlotJudge(nn.Module):
 
 
 def slots_from_logits(logits: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The likeliest value of every slot: int64 (B, 5); an empty scene has FREE where none applies."""
+    """The likeliest value of every slot: int64 (B, 5), FREE where an empty scene has none."""
     labels = torch.stack([logits[s].argmax(1) for s in SLOTS], 1)
     empty = labels[:, 2] == EMPTY
     for column in (0, 1, 4):

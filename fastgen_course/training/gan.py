@@ -30,11 +30,11 @@ class GANRecipe:
         seed: of weights, batches and noise.
     """
 
-    steps: int = 9000
+    steps: int = 6600
     batch: int = 64
     generator_rate: float = 8e-4
     discriminator_rate: float = 8e-4
-    slot_weight: float = 0.1
+    slot_weight: float = 0.2
     average: float = 0.999
     seed: int = 7
 
@@ -134,7 +134,7 @@ def train_generator(
     recipe: GANRecipe = GAN_RECIPE,
     quiet: bool = False,
 ) -> dict:
-    """Train a generator, resuming where a killed run stopped; ships its average, returns the card."""
+    """Train a generator, resuming where a killed run stopped; ships its average."""
     trainer = GANTrainer(name, config, recipe)
     training = trainer.training
     training.resume()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import torch
 
@@ -24,9 +25,9 @@ from fastgen_course.training.loop import Training, cosine_with_warmup, set_rate
 # Steps of 128 scenes; about 15 minutes each on one core.
 RECIPES: dict[str, tuple[JudgeConfig, int, int]] = {
     "judge_train": (JUDGE_TRAIN, 11, 3600),
-    "judge_report": (JUDGE_REPORT, 22, 2600),
+    "judge_report": (JUDGE_REPORT, 22, 6000),
     # The same CNN on plain photographs says what composing costs.
-    "judge_plain": (JudgeConfig(channels=JUDGE_REPORT.channels, in_channels=1), 22, 2600),
+    "judge_plain": (replace(JUDGE_REPORT, in_channels=1, contrast=False), 22, 6000),
 }
 
 
@@ -54,7 +55,7 @@ def _scene_batches(batch: int, generator: torch.Generator):
 
 
 @torch.no_grad()
-def test_accuracies(judge: SlotJudge, n: int = 10_000, seed: int = 5) -> dict[str, float]:
+def accuracies_on_test(judge: SlotJudge, n: int = 10_000, seed: int = 5) -> dict[str, float]:
     """The share of real test scenes whose slot the judge names, by slot, and garment by style."""
     generator = torch.Generator().manual_seed(seed)
     if judge.config.in_channels == 1:
@@ -107,7 +108,8 @@ def train_judge(name: str, steps: int | None = None, quiet: bool = False) -> dic
 
     def report(index: int) -> None:
         if index % 600 == 0:
-            print(name, index, f"{training.seconds:.0f} s", test_accuracies(judge, 2000), flush=True)
+            found = accuracies_on_test(judge, 2000)
+            print(name, index, f"{training.seconds:.0f} s", found, flush=True)
 
     training.run(step, quiet=quiet, on_log=report)
     card = save_checkpoint(
@@ -119,7 +121,7 @@ def train_judge(name: str, steps: int | None = None, quiet: bool = False) -> dic
             "data_sha256": fashion_sha256(),
             "minutes": round(training.seconds / 60, 1),
             "machine": machine(),
-            "metrics": test_accuracies(judge),
+            "metrics": accuracies_on_test(judge),
             "steps": steps,
         },
     )

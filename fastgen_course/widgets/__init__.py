@@ -1,1 +1,1 @@
-"""What readers touch: ipywidgets components, each with a static figure beside it in the notebook."""
+"""What readers touch: ipywidgets components, each with a static figure beside it."""

@@ -1,0 +1,97 @@
+"""What 00 shows with: cold readings, sheets of scenes, FID's bias, two faults with one FID."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastgen_course.datasets.captions import Attributes
+from fastgen_course.datasets.fashion import load_fashion
+from fastgen_course.datasets.sheets import edit_targets, style_sheet
+from fastgen_course.metrics import MetricError, frechet_distance, gaussian_moments
+from fastgen_course.metrics.bias import SizeCurve, extrapolate, fid_by_size, gaussian_slope
+from fastgen_course.metrics.faults import noise_of_equal_fid
+from fastgen_course.timing import MeasurementError
+from fastgen_course.timing.cold import cold_readings
+
+
+def _seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_cold_readings_leave_the_setup_out():
+    readings = cold_readings("import time; time.sleep(0.2)", "time.sleep(0.02)", repeats=2)
+    assert len(readings) == 2
+    assert min(readings) >= 19
+    assert min(readings) < 200
+
+
+def test_cold_readings_say_why_they_failed():
+    with pytest.raises(MeasurementError, match="NameError"):
+        cold_readings("pass", "nowhere()", repeats=1)
+    with pytest.raises(MeasurementError, match="at least 1"):
+        cold_readings("pass", "pass", repeats=0)
+    with pytest.raises(MeasurementError, match="longer than"):
+        cold_readings("import time", "time.sleep(9)", repeats=1, timeout_s=0.5)
+
+
+def test_the_sheet_shows_every_garment_in_every_style_and_size():
+    sheet = style_sheet()
+    assert len(sheet.images) == 80
+    assert len({(y.garment, y.style, y.size) for y in sheet.attributes}) == 80
+    assert sheet.images.abs().max() <= 1
+
+
+def test_edits_change_only_what_they_name():
+    photo = load_fashion("test").images[0]
+    y = Attributes("large", "red", "boot", "white", "photo")
+    images, masks = edit_targets(photo, y, [{}, {"background": "black"}])
+    assert torch.equal(images[0], images[1])
+    changed = (images[0] != images[2]).any(0)
+    assert changed.any()
+    assert (images[0] - images[2]).abs().sum(0)[masks[0]].mean() < 0.2  # a soft edge alone
+    with pytest.raises(ValueError, match="unknown"):
+        edit_targets(photo, y, [{"background": "tartan"}])
+
+
+def test_the_bias_of_gaussian_samples_is_what_the_formula_says():
+    factor = torch.randn(6, 6, generator=_seeded(), dtype=torch.float64)
+    x, y = torch.randn(2, 20_000, 6, generator=_seeded(1), dtype=torch.float64) @ factor.T
+    curve = fid_by_size(x, y, (100, 200, 400), _seeded(2), repeats=50)
+    limit, slope = extrapolate(curve)
+    assert slope == pytest.approx(gaussian_slope(factor @ factor.T), rel=0.15)
+    assert abs(limit) < 0.02 * curve.mean[0]
+    assert curve.mean[0] > curve.mean[1] > curve.mean[2]
+
+
+def test_the_unit_gaussians_slope_in_closed_form():
+    assert gaussian_slope(torch.eye(16)) == pytest.approx(2 * 16 + (16 * 16 + 16) / 2)
+
+
+def test_a_line_is_found_exactly_and_refused_where_there_is_none():
+    n = (100, 300, 900)
+    limit, slope = extrapolate(SizeCurve(n, tuple(3 + 50 / k for k in n), (0.0,) * 3))
+    assert (limit, slope) == (pytest.approx(3), pytest.approx(50))
+    with pytest.raises(MetricError, match="two different"):
+        extrapolate(SizeCurve((100,), (3.0,), (0.0,)))
+    with pytest.raises(MetricError, match="size 5 "):
+        fid_by_size(torch.randn(50, 6), torch.randn(50, 6), (5,), _seeded())
+
+
+class _Pixels(nn.Module):
+    def features(self, images: Tensor) -> Tensor:
+        return images[:, :, 10:12, 10:12].flatten(1)
+
+
+def test_noise_is_found_that_gives_the_wanted_fid():
+    clean = torch.rand(1200, 3, 28, 28, generator=_seeded()) - 0.5
+    judge = _Pixels()
+    amount, noisy = noise_of_equal_fid(
+        clean[:600], clean[600:], 1.0, _seeded(1), judge=judge, probe=300, steps=16
+    )
+    moments = [gaussian_moments(judge.features(x)) for x in (noisy, clean[600:])]
+    assert frechet_distance(*moments[0], *moments[1]) == pytest.approx(1.0, rel=0.02)
+    assert 0.1 < amount < 1
+    with pytest.raises(MetricError, match="less than"):
+        noise_of_equal_fid(clean[:600], clean[600:], 1e6, _seeded(1), judge=judge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from fastgen_course.metrics.bias import SizeCurve, extrapolate, fid_by_size, gau
 from fastgen_course.metrics.faults import noise_of_equal_fid
 from fastgen_course.timing import MeasurementError
 from fastgen_course.timing.cold import cold_readings
+from fastgen_course.widgets.course_map import COURSE, course_map
 
 
 def _seeded(seed: int = 0) -> torch.Generator:
@@ -95,3 +97,10 @@ def test_noise_is_found_that_gives_the_wanted_fid():
     assert 0.1 < amount < 1
     with pytest.raises(MetricError, match="less than"):
         noise_of_equal_fid(clean[:600], clean[600:], 1e6, _seeded(1), judge=judge)
+
+
+def test_the_map_has_sixteen_notebooks_and_follows_the_order():
+    assert [stop.number for stop in COURSE] == [f"{n:02}" for n in range(16)]
+    assert [s.number for s in COURSE if not s.core] == ["05", "06", "07", "08", "14"]
+    assert all(before < stop.number for stop in COURSE for before in stop.after)
+    plt.close(course_map())

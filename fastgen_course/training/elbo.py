@@ -15,8 +15,11 @@ from torch import Tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
 
-#: kl(mu, logvar, prior_mu, prior_logvar) -> KL per latent, same shape as mu.
-KLFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+#: kl(mu, logvar) -> KL to N(0, 1) per latent, same shape as mu; a model with captions also hands
+#: over its prior: kl(mu, logvar, prior_mu, prior_logvar).
+KLFunction = Callable[..., Tensor]
+#: log_likelihood(x, mean, sigma) -> (B,), in nats.
+LikelihoodFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 #: reparameterise(mu, logvar, noise) -> z, same shape as mu.
 SampleFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -97,19 +100,21 @@ def elbo_terms(
     beta: float = 1.0,
     kl: KLFunction = kl_divergence,
     sample: SampleFunction = reparameterise,
+    log_likelihood: LikelihoodFunction = gaussian_log_likelihood,
 ) -> ElboTerms:
     """One-sample estimate of the ELBO of a batch under a VAE (or a LinearVAE).
 
     x: (B, ...) images; noise: (B, latent) from N(0, I); words: (B, W) for a model with captions;
-    beta weighs the KL (Higgins et al. 2017); kl and sample are the pieces a reader writes.
+    beta weighs the KL (Higgins et al. 2017); kl, sample and log_likelihood are the pieces that a
+    reader writes.
     """
     mu, logvar = model.encode(x)
     z = sample(mu, logvar, noise)
     mean = model.decode(z)
-    prior_mu, prior_logvar = model.prior(mu, words)
+    prior = model.prior(mu, words)
     return ElboTerms(
-        log_likelihood=gaussian_log_likelihood(x, mean, model.sigma),
-        kl=kl(mu, logvar, prior_mu, prior_logvar),
+        log_likelihood=log_likelihood(x, mean, model.sigma),
+        kl=kl(mu, logvar) if words is None else kl(mu, logvar, *prior),
         mse=(mean - x).pow(2).mean(),
         beta=beta,
     )

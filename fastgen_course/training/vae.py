@@ -16,8 +16,10 @@ from fastgen_course.models.vae import VAE_DIGITS, VAE_FASHION, ConvVAE, VAEConfi
 from fastgen_course.timing import machine
 from fastgen_course.training.elbo import (
     KLFunction,
+    LikelihoodFunction,
     SampleFunction,
     elbo_terms,
+    gaussian_log_likelihood,
     kl_divergence,
     reparameterise,
 )
@@ -78,6 +80,7 @@ def train_vae(
     *,
     kl: KLFunction = kl_divergence,
     sample: SampleFunction = reparameterise,
+    log_likelihood: LikelihoodFunction = gaussian_log_likelihood,
     name: str | None = None,
     log_every: int = 20,
     quiet: bool = False,
@@ -90,7 +93,7 @@ def train_vae(
         batches: endless (images, words or None).
         recipe: steps, batch, beta, learning rate.
         generator: draws the noise; `batches` may draw from it too.
-        kl, sample: the pieces of the ELBO, for readers to replace by their own.
+        kl, sample, log_likelihood: the pieces of the ELBO, for readers to replace by their own.
         name: makes the training resumable: a killed run of that name goes on where it stopped.
 
     Returns:
@@ -111,7 +114,14 @@ def train_vae(
         images, words = next(batches)
         noise = torch.randn(len(images), model.config.latent, generator=generator)
         terms = elbo_terms(
-            model, images, noise.to(images), words, beta=recipe.beta, kl=kl, sample=sample
+            model,
+            images,
+            noise.to(images),
+            words,
+            beta=recipe.beta,
+            kl=kl,
+            sample=sample,
+            log_likelihood=log_likelihood,
         )
         optimiser.zero_grad(set_to_none=True)
         terms.loss.backward()

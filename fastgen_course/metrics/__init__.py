@@ -30,6 +30,7 @@ from fastgen_course.metrics.reference import (
     heldout_list,
     real_images,
     reference_features,
+    reference_images,
     uniform_noise,
 )
 from fastgen_course.metrics.report import Report, Spread, evaluate, floor_and_ceiling
@@ -63,6 +64,7 @@ __all__ = [
     "read_slots",
     "real_images",
     "reference_features",
+    "reference_images",
     "slot_accuracy",
     "uniform_noise",
 ]

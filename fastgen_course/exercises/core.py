@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from fastgen_course.show import show
 from . import render, source
 from .diagnose import Diagnosis, diagnose
 from .registry import Exercise, Prediction, find, find_exercise, registered
-from .run import TimeLimitError, limited
+from .run import isolated, limited
 from .session import SESSION, ProgressFileError, default_store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,7 +32,7 @@ def exercise(id: str) -> Callable[[F], F]:
         diagnosis = diagnose(spec, fn)
         yours = diagnosis.runs and (diagnosis.status != "wrong" or SESSION.strict)
         render.emit(render.verdict_panel(spec, diagnosis, yours_goes_on=yours))
-        if diagnosis.status == "wrong" and diagnosis.runs and spec.draw is not None:
+        if diagnosis.status == "wrong" and diagnosis.runs:
             _draw(spec, fn)
         _note(id, diagnosis)
         return fn if yours else spec.reference  # type: ignore[return-value]
@@ -139,10 +140,13 @@ def note(id: str, status: str, detail: str) -> None:
 
 
 def _draw(spec: Exercise, fn: Callable[..., Any]) -> None:
-    assert spec.draw is not None
+    draw = spec.draw
+    if draw is None or not render.in_ipython():  # a terminal has the words
+        return
     try:
-        figure = limited(lambda: spec.draw(fn, spec.reference), spec.time_limit_s)  # type: ignore[misc]
-    except (Exception, TimeLimitError) as error:  # the reader's code runs inside
+        with isolated(io.StringIO()):
+            figure = limited(lambda: draw(fn, spec.reference), spec.time_limit_s)
+    except Exception as error:  # the reader's code runs inside
         text = f"Your code could not be drawn beside ours ({type(error).__name__}: {error})."
         render.emit(render.Panel(f"<p>{render.inline(text)}</p>", text))
         return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -82,22 +82,32 @@ def diagnose(exercise: Exercise, fn: Callable[..., Any]) -> Diagnosis:
         return Diagnosis("right", says=_mutation_note(attempt), runs=True)
     for name, variant in exercise.alternatives.items():
         if _matches(attempt, variant):
-            return Diagnosis("right, with a note", name, (variant.text,), runs=True)
+            runs = all(d is None or d.runs for d in attempt.differences)
+            return Diagnosis("right, with a note", name, (variant.text,), runs=runs)
     return _unfinished(attempt) or _known(attempt) or _unknown(attempt)
 
 
-def _matches(attempt: _Attempt, variant: Variant) -> bool:
-    """Whether every outcome agrees with the variant's, gradients included."""
+def _matches(attempt: _Attempt, variant: Variant, *, values_only: bool = False) -> bool:
+    """Whether every outcome agrees with the variant's, gradients included unless told."""
+    outcomes: Sequence[Outcome] = attempt.outcomes
+    theirs: Sequence[Outcome] = variant.outcomes
+    if values_only:
+        outcomes = [replace(outcome, gradients={}) for outcome in outcomes]
+        theirs = [replace(outcome, gradients={}) for outcome in theirs]
     tolerance = attempt.exercise.tolerance
-    return len(attempt.outcomes) == len(variant.outcomes) and not any(
-        compare_outcomes(mine, theirs, tolerance)
-        for mine, theirs in zip(attempt.outcomes, variant.outcomes, strict=True)
+    return len(outcomes) == len(theirs) and not any(
+        compare_outcomes(a, b, tolerance) for a, b in zip(outcomes, theirs, strict=True)
     )
 
 
 def _known(attempt: _Attempt) -> Diagnosis | None:
-    for name, variant in attempt.exercise.wrong.items():
-        if _matches(attempt, variant):
+    # First a mistake that agrees in everything; then one whose values agree, when the values are
+    # wrong: a reader's gradient may have a fault of its own on top.
+    values_wrong = any(d is not None and not d.gradient for d in attempt.differences)
+    for values_only in (False, True)[: 1 + values_wrong]:
+        for name, variant in attempt.exercise.wrong.items():
+            if not _matches(attempt, variant, values_only=values_only):
+                continue
             return Diagnosis(
                 "wrong",
                 name,

@@ -111,13 +111,13 @@ def hints_panel(item: Exercise, solution: str | None) -> Panel:
         folded(f"Hint {number}", f"<p>{inline(hint)}</p>")
         for number, hint in enumerate(item.hints, start=1)
     ]
-    what = "two hints"
+    what, more = "two hints", ""
     if solution is not None:
         blocks.append(folded("Solution", code_block(solution), marks=SOLUTION))
-        what = "two hints and a solution"
+        what, more = "two hints and a solution", f', solution("{item.id}")'
     text = (
         f'{item.title}: {what}, folded. Without a page to unfold them: hint("{item.id}", 1), '
-        f'hint("{item.id}", 2), solution("{item.id}").'
+        f'hint("{item.id}", 2){more}.'
     )
     return Panel("".join(blocks), text)
 
@@ -125,7 +125,7 @@ def hints_panel(item: Exercise, solution: str | None) -> Panel:
 _HEADS = {
     "not attempted": (BLUE, "Not attempted; the notebook goes on with ours."),
     "right": (GREEN, "Right. The rest of the notebook runs your code."),
-    "right, with a note": (GREEN, "Right, with a note. The rest of the notebook runs your code."),
+    "right, with a note": (GREEN, "Right, with a note."),
     "wrong": (ORANGE, "Not right yet."),
     "unfinished": (AMBER, "Not finished."),
 }
@@ -135,6 +135,7 @@ def verdict_panel(exercise: Exercise, diagnosis: Diagnosis, *, yours_goes_on: bo
     """What became of an attempt: head, likely mistake, sentences, counter-example."""
     colour, head = _HEADS[diagnosis.status]
     failed = diagnosis.status in ("wrong", "unfinished")
+    noted = diagnosis.status == "right, with a note"
     paragraphs = [f"<strong>{head}</strong>"]
     lines = [f"{exercise.title}: {head}"]
     if diagnosis.mistake:
@@ -169,7 +170,13 @@ def verdict_panel(exercise: Exercise, diagnosis: Diagnosis, *, yours_goes_on: bo
             if yours_goes_on
             else "The notebook goes on with ours."
         )
-        lines.append(tail)
+    elif noted:
+        tail = (
+            "The rest of the notebook runs your code."
+            if yours_goes_on
+            else "The notebook goes on with ours, whose result has the form that it needs."
+        )
+    lines += [tail] if tail else []
     body = "<br/>".join(paragraphs) + table + (f"<small>{inline(tail)}</small>" if tail else "")
     return Panel(boxed(colour, body), "\n".join(lines))
 

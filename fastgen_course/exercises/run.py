@@ -20,7 +20,7 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ def observe(
             return Outcome("value", value, _gradients(value, leaves))
 
     try:
-        with _quiet(printed), _own_randomness():
+        with isolated(printed):
             outcome = limited(work, time_limit_s)
     except TimeLimitError as late:
         return Outcome("timeout", error=late, printed=printed.getvalue(), stopped=late.stopped)
@@ -198,22 +198,21 @@ def limited_in_thread(work: Callable[[], Any], seconds: float) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet(printed: io.StringIO) -> Any:
-    """Gather what the reader's code prints and warns: it runs many times, it is said once."""
+def isolated(printed: io.StringIO) -> Iterator[None]:
+    """Gather what runs inside prints and warns, and keep the global random states as they were.
+
+    A reader's code runs many times in a check; what it says is said once, and what it draws must
+    not change what the notebook draws afterwards.
+    """
+    # Readers may use NumPy's legacy global state.
+    numpy_state = np.random.get_state()  # noqa: NPY002
     with (
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
         warnings.catch_warnings(),
+        torch.random.fork_rng(devices=[]),
     ):
         warnings.simplefilter("ignore")
-        yield
-
-
-@contextlib.contextmanager
-def _own_randomness() -> Any:
-    # Readers may use NumPy's legacy global state; it is kept as it was.
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002
         try:

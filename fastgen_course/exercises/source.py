@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import linecache
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -18,19 +19,38 @@ def definition_of(obj: Callable[..., Any]) -> FunctionNode | None:
     numbers in the tree are those of the cell or file.
     """
     obj = inspect.unwrap(obj)
+    name = getattr(obj, "__name__", "")
     try:
         lines, first = inspect.getsourcelines(obj)
-    except (OSError, TypeError, IndentationError, SyntaxError):
-        return None
-    try:
         tree = ast.parse(textwrap.dedent("".join(lines)))
-    except SyntaxError:  # a lambda inside a longer expression, for instance
-        return None
+    except (OSError, TypeError, SyntaxError):
+        # A lambda inside a longer expression, a prompt's function, a class of a cell: `inspect`
+        # looks for a class in its module's file, and a notebook has none.
+        return _class_in_cell(obj) if inspect.isclass(obj) else None
     ast.increment_lineno(tree, max(first, 1) - 1)
-    name = getattr(obj, "__name__", "")
     for node in tree.body:
         if isinstance(node, FunctionNode) and node.name == name:
             return node
+    return None
+
+
+def _class_in_cell(cls: type) -> ast.ClassDef | None:
+    """A class's syntax tree, found through the file (or cell) of its methods."""
+    codes = [item.__code__ for item in vars(cls).values() if inspect.isfunction(item)]
+    if not codes:
+        # Nothing but a docstring, `...` or `pass` leaves a class without attributes of its own.
+        own = {k for k in vars(cls) if not (k.startswith("__") and k.endswith("__"))}
+        return None if own else ast.ClassDef(cls.__name__, [], [], [], [])
+    code = codes[0]
+    try:
+        tree = ast.parse("".join(linecache.getlines(code.co_filename)))
+    except SyntaxError:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
+            last = node.end_lineno or node.lineno
+            if node.lineno <= code.co_firstlineno <= last:
+                return node
     return None
 
 
@@ -93,8 +113,7 @@ def clean_source(obj: Callable[..., Any]) -> str:
     Raises OSError when there is no source (a function typed at a prompt, a C function).
     """
     text = textwrap.dedent(inspect.getsource(inspect.unwrap(obj)))
-    tree = ast.parse(text)
-    node = tree.body[0]
+    node = ast.parse(text).body[0]
     first = node.lineno if isinstance(node, FunctionNode) else 1
     return "\n".join(text.splitlines()[first - 1 :]).rstrip() + "\n"
 

@@ -97,7 +97,6 @@ def register() -> None:
         },
         hints=("Maximise `p log D + q log(1 - D)` for one x.", "Set its derivative to zero."),
         draw=draw_discriminators,
-        time_limit_s=1.0,
     )
     register_exercise(
         "example.reparameterise",

@@ -57,26 +57,42 @@ def sample_vae(
         raise ValueError(f"sample_vae needs noise of shape {shape}, got {tuple(noise.shape)}.")
     noise = noise.to(model.log_sigma)
     mu, logvar = model.prior(noise, words)
-    return model.decode(mu + temperature * (0.5 * logvar).exp() * noise)
+    return model.decode(mu + temperature * (0.5 * logvar).exp() * noise, words)
 
 
 @torch.inference_mode()
-def reconstruct(model: ConvVAE, images: Tensor, noise: Tensor | None = None) -> Tensor:
+def reconstruct(
+    model: ConvVAE,
+    images: Tensor,
+    captions: Sequence[str] | Tensor | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
     """Encode and decode images (B, C, 28, 28); through mu, or through a sample when given noise."""
     mu, logvar = model.encode(images)
-    return model.decode(mu if noise is None else mu + (0.5 * logvar).exp() * noise)
+    z = mu if noise is None else mu + (0.5 * logvar).exp() * noise
+    return model.decode(z, None if captions is None else _words(model, captions))
 
 
 @torch.inference_mode()
-def traverse(model: ConvVAE, z: Tensor, index: int, values: Sequence[float]) -> Tensor:
-    """Decode z (latent,) with its number `index` set to each of the values: (len, C, 28, 28)."""
+def traverse(
+    model: ConvVAE,
+    z: Tensor,
+    index: int,
+    values: Sequence[float],
+    captions: Sequence[str] | Tensor | None = None,
+) -> Tensor:
+    """Decode z (latent,) with its number `index` set to each of the values: (len, C, 28, 28).
+
+    captions: one, for a model with captions.
+    """
     if not 0 <= index < model.config.latent:
         raise ValueError(
             f"latent {index} does not exist: the model has {model.config.latent}, from 0."
         )
     rows = z.repeat(len(values), 1)
     rows[:, index] = torch.as_tensor(values, dtype=z.dtype, device=z.device)
-    return model.decode(rows)
+    words = None if captions is None else _words(model, captions).expand(len(values), -1)
+    return model.decode(rows, words)
 
 
 @torch.inference_mode()
@@ -85,10 +101,11 @@ def edit_latent(
 ) -> Tensor:
     """Change what the caption says and keep the rest: images (B, 3, 28, 28) to edited images.
 
-    The latent is expressed in standard deviations from the prior of the old caption, and put at
-    the same place of the new caption's prior: z' = mu' + sigma' (z - mu) / sigma.
+    The latent is expressed in standard deviations from the prior of the old caption, put at the
+    same place of the new caption's prior, z' = mu' + sigma' (z - mu) / sigma, and decoded with it.
     """
     z, _ = model.encode(images)
     mu, logvar = model.prior(z, _words(model, before))
-    new_mu, new_logvar = model.prior(z, _words(model, after))
-    return model.decode(new_mu + (0.5 * (new_logvar - logvar)).exp() * (z - mu))
+    words = _words(model, after)
+    new_mu, new_logvar = model.prior(z, words)
+    return model.decode(new_mu + (0.5 * (new_logvar - logvar)).exp() * (z - mu), words)

@@ -110,7 +110,7 @@ def elbo_terms(
     """
     mu, logvar = model.encode(x)
     z = sample(mu, logvar, noise)
-    mean = model.decode(z)
+    mean = model.decode(z, words)
     prior = model.prior(mu, words)
     return ElboTerms(
         log_likelihood=log_likelihood(x, mean, model.sigma),
@@ -131,7 +131,7 @@ def importance_log_marginal(model, x: Tensor, noise: Tensor, words: Tensor | Non
     weights = []
     for eps in noise:  # one pass a sample keeps memory at one batch
         z = reparameterise(mu, logvar, eps)
-        log_joint = gaussian_log_likelihood(x, model.decode(z), model.sigma)
+        log_joint = gaussian_log_likelihood(x, model.decode(z, words), model.sigma)
         log_joint = log_joint + log_normal(z, prior_mu, prior_logvar).sum(1)
         weights.append(log_joint - log_normal(z, mu, logvar).sum(1))
     return torch.logsumexp(torch.stack(weights), dim=0) - math.log(len(noise))

@@ -49,7 +49,7 @@ class VAERecipe:
 
 #: About a minute on one core: the live training of notebook 02, and the shipped `vae_digits`.
 VAE_DIGITS_RECIPE = VAERecipe(steps=800, batch=64, beta=4.0, learning_rate=2e-3, seed=2)
-VAE_FASHION_RECIPE = VAERecipe(steps=7000, batch=64, beta=4.0, learning_rate=1.5e-3, seed=2)
+VAE_FASHION_RECIPE = VAERecipe(steps=4000, batch=64, beta=4.0, learning_rate=2e-3, seed=2)
 
 
 def new_vae(config: VAEConfig, seed: int) -> ConvVAE:

@@ -56,7 +56,7 @@ def traversal_figure(
         ends = start.repeat(columns, 1)
         ends[:, index] = steps
         z = torch.stack([place_in_prior(model, row, words) for row in ends])
-        pictures.append(traverse(model, z[0], index, z[:, index].tolist()))
+        pictures.append(traverse(model, z[0], index, z[:, index].tolist(), words))
     return image_grid(
         torch.cat(pictures),
         columns,

@@ -52,7 +52,7 @@ class Result:
     base: str | None = None
     batch: int | None = None
     runtime: str | None = None
-    threads: int | None = None
+    threads: int | str | None = None
     dtype: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -59,7 +59,7 @@ class DCGANRecipe:
 
 
 LIVE = DCGANRecipe()
-SHIPPED = DCGANRecipe(steps=5000, average=0.998, pictures=20, seed=1)
+SHIPPED = DCGANRecipe(steps=3000, average=0.998, pictures=15, seed=1)
 
 
 @dataclass

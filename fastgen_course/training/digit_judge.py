@@ -57,7 +57,7 @@ def digit_judge_training(
     labels: Tensor,
     *,
     config: DigitJudgeConfig = DIGIT_JUDGE,
-    steps: int = 1200,
+    steps: int = 600,
     batch: int = 100,
     rate: float = 3e-3,
     shift: int = 2,

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_TINY = 1e-300  # float64 only: densities on a grid are double precision
+
 
 def gaussian_mixture(
     x: Tensor,
@@ -46,15 +48,17 @@ def optimal_discriminator(p_data: Tensor, p_model: Tensor) -> Tensor:
     Where both are zero no sample ever falls and the value is free; 1/2 is returned there.
     """
     total = p_data + p_model
-    return torch.where(total > 0, p_data / total.clamp(min=1e-300), 0.5 * torch.ones_like(total))
+    return torch.where(total > 0, p_data / total.clamp(min=_TINY), 0.5 * torch.ones_like(total))
 
 
 def value(d: Tensor, p_data: Tensor, p_model: Tensor, dx: float) -> Tensor:
     """V(D, G) = E_data[log D] + E_model[log(1 - D)] in nats (Goodfellow et al. 2014, equation 1).
 
-    d, p_data, p_model: (N,) on one grid with spacing dx. Returns a scalar.
+    d, p_data, p_model: (N,) on one grid with spacing dx. Returns a scalar. D is kept 1e-300 away
+    from 0 and 1: where rounding makes D* exactly 1, p_model is too small to count.
     """
-    return (torch.xlogy(p_data, d) + torch.xlogy(p_model, 1 - d)).sum() * dx
+    log_d, log_not_d = d.clamp(min=_TINY).log(), (1 - d).clamp(min=_TINY).log()
+    return (p_data * log_d + p_model * log_not_d).sum() * dx
 
 
 def kl_divergence(p: Tensor, q: Tensor, dx: float) -> Tensor:

@@ -13,6 +13,8 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "judge_report": ("judges", "train_judge"),
     "judge_plain": ("judges", "train_judge"),
     "generator_base": ("gan", "train_generator"),
+    "digit_judge": ("digit_judge", "train_digit_judge"),
+    "dcgan_digits": ("dcgan", "train_dcgan_digits"),
 }
 
 

@@ -219,3 +219,14 @@ def test_machine_facts_are_complete_and_private(monkeypatch):
         assert len(secret) < 5 or secret not in text
     assert "/home" not in text
     assert facts["cpu"] in describe_machine()
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_an_accelerator_is_waited_for_before_and_after_each_call(kind, monkeypatch):
+    waits = []
+    monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda *device: waits.append(device))
+    timing = measure(lambda: None, device=kind, warmup=1, min_repeats=4, min_seconds=0)
+    assert timing.device == kind
+    assert len(waits) == 2 * (1 + timing.repeats)
+    measure(lambda: None, device="cpu", warmup=0, min_repeats=3, min_seconds=0)
+    assert len(waits) == 2 * (1 + timing.repeats)

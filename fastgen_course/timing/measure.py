@@ -148,7 +148,9 @@ def synchronizer(device: str | torch.device | None = None) -> Synchronize:
     if device is None:
         return _wait_for_all
     kind = torch.device(device).type
-    return {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(kind, _nothing)
+    if kind == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return torch.mps.synchronize if kind == "mps" else _nothing
 
 
 def _wait_for_all() -> None:

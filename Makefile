@@ -35,6 +35,10 @@ validate: $(VENV)/installed
 notebooks: $(VENV)/installed
 	$(PY) -m fastgen_course notebooks $(NAMES) $(RECORD)
 
+# An edition of the notebooks without solutions, in student/.
+student: $(VENV)/installed
+	$(PY) -m fastgen_course.exercises.student
+
 results: $(VENV)/installed
 	$(PY) -m fastgen_course results
 

@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Reque
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PATIENCE_MS = 180_000
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -91,7 +92,7 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
 
 
 def _wait_until_up(status: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_MS / 1000
     while time.monotonic() < deadline:
         if server.poll() is not None:
             break
@@ -116,20 +117,21 @@ class LabPage:
         self.console_errors: list[str] = []
         self.outside: list[str] = []
         self.page: Page = browser.new_page(viewport={"width": 1200, "height": 1400})
+        # Generous: a busy machine is slow, and a working page never waits this long.
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
         self.page.on("request", self._on_request)
 
     def open(self, address: str) -> None:
         """Open a notebook and wait until its kernel is connected and idle."""
-        self.page.goto(address)
+        self.page.goto(address, wait_until="commit")
         self.page.wait_for_function(
             """() => {
                 const context = window.jupyterapp?.shell?.currentWidget?.sessionContext;
                 const kernel = context?.session?.kernel;
                 return kernel?.connectionStatus === 'connected' && kernel?.status === 'idle';
             }""",
-            timeout=120_000,
         )
 
     def run_all(self, timeout_s: float) -> list[str]:
@@ -158,16 +160,16 @@ class LabPage:
             }"""
         )
 
-    def nudge_slider(self, index: int, timeout_s: float = 30, key: str = "ArrowRight") -> bool:
+    def nudge_slider(self, index: int, timeout_s: float = 60, key: str = "ArrowRight") -> bool:
         """Press an arrow key five times on a slider; whether the picture beside it changed.
 
         The picture is the first image widget in the slider's own output.
         """
         handle = self.page.locator(".widget-hslider .noUi-handle").nth(index)
-        handle.wait_for(state="attached", timeout=30_000)
+        handle.wait_for(state="attached")
         output = handle.locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea-output')][1]")
         picture = output.locator("img.widget-image").first
-        picture.wait_for(state="attached", timeout=30_000)
+        picture.wait_for(state="attached")
         before = self._pixels(picture)
         handle.scroll_into_view_if_needed()
         handle.focus()

@@ -37,7 +37,7 @@ widgets.VBox([live, picture])
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab with a copy of notebook 02 and a small trial, and a browser."""
+    """JupyterLab with copies of the notebooks and a small trial, and a browser."""
     executable = find_chromium()
     if executable is None:
         reason = "there is no Chromium on this machine; install Chromium or Chrome to run this test"
@@ -45,7 +45,7 @@ def lab(tmp_path_factory):
             pytest.fail(f"{reason} (FASTGEN_REQUIRE_CHROMIUM is set)")
         pytest.skip(reason)
     folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home")
-    shutil.copy(NOTEBOOK, folder)
+    shutil.copytree(NOTEBOOK.parent, folder, dirs_exist_ok=True)
     trial = good_notebook(TRIAL, "widgets.VBox([dead, still])", "1 / 0", executed=False)
     write(folder / "trial.ipynb", trial)
     with (

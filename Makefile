@@ -9,7 +9,7 @@ PY = $(VENV)/bin/python
 TORCH ?= default
 TORCH_INDEX_cpu = --extra-index-url https://download.pytorch.org/whl/cpu
 
-# Paired with --nbval-lax --nbval-current-env: see tests/nbval_guard.py.
+# Seconds that one cell of a notebook may take in `make validate`.
 CELL_TIMEOUT = 300
 
 .PHONY: lab test unit validate notebooks student results readme links lint clean

@@ -35,6 +35,7 @@ from fastgen_course.training.gan_losses import (
 MODES = 8
 RADIUS = 2.0
 STD = 0.05
+Penalty = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], Tensor]
 COMMAND = "python -m fastgen_course.training.ring"
 POINTS = "results/ring_points.npz"
 GFLOPS = 200.0  # the budget of every run that is compared
@@ -105,13 +106,18 @@ def ring_quality(points: Tensor) -> RingQuality:
 
 
 def discriminator_step_loss(
-    discriminator: nn.Module, real: Tensor, fake: Tensor, mix: Tensor, remedy: Remedy
+    discriminator: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    mix: Tensor,
+    remedy: Remedy,
+    penalty: Penalty = gradient_penalty,
 ) -> Tensor:
     """The discriminator's loss under a remedy; real, fake (B, 2), mix (B,)."""
     on_real, on_fake = discriminator(real), discriminator(fake)
     loss = (critic_loss if remedy.wasserstein else discriminator_loss)(on_real, on_fake)
     if remedy.penalty == "gp":
-        loss = loss + remedy.weight * gradient_penalty(discriminator, real, fake, mix)
+        loss = loss + remedy.weight * penalty(discriminator, real, fake, mix)
     elif remedy.penalty == "r1":
         loss = loss + remedy.weight * r1_penalty(discriminator, real)
     return loss
@@ -123,7 +129,8 @@ def _make_step(
     batch: int,
     lr: float,
     seed: int,
-    generator_loss: Callable[[Tensor], Tensor],
+    generator_loss: Callable[[Tensor], Tensor] = nonsaturating_loss,
+    penalty: Penalty = gradient_penalty,
 ) -> tuple[RingGenerator, Callable[[], None]]:
     with torch.random.fork_rng(devices=[]):  # layers draw their start globally
         torch.manual_seed(seed)
@@ -140,7 +147,7 @@ def _make_step(
             with torch.no_grad():
                 fake = model(torch.randn(batch, config.noise, generator=random))
             mix = torch.rand(batch, generator=random)
-            loss = discriminator_step_loss(discriminator, real, fake, mix, remedy)
+            loss = discriminator_step_loss(discriminator, real, fake, mix, remedy, penalty)
             discriminator_adam.zero_grad()
             loss.backward()
             discriminator_adam.step()
@@ -177,7 +184,7 @@ def step_gflops(remedy: Remedy, *, config: RingConfig = RING_MLP, batch: int = 2
     Counted by PyTorch on the matrix products that run, forward, backward and (for the penalties)
     backward again.
     """
-    _, step = _make_step(remedy, config, batch, 0.0, 0, nonsaturating_loss)
+    _, step = _make_step(remedy, config, batch, 0.0, 0)
     with _CountFlops() as counter:
         step()
     return counter.flops / 1e9
@@ -194,19 +201,20 @@ def train_ring(
     pictures: int = 4,
     samples: int = 2000,
     generator_loss: Callable[[Tensor], Tensor] = nonsaturating_loss,
+    penalty: Penalty = gradient_penalty,
     progress: bool = False,
 ) -> RingRun:
     """Train one toy GAN until the budget of floating-point operations (1e9) is spent.
 
     `pictures` snapshots of `samples` points, evenly spaced, the last at the end. `generator_loss`
-    may be a reader's own (not used by a Wasserstein critic). Raises ValueError when the budget
-    does not pay for one step.
+    (not used by a Wasserstein critic) and `penalty` (used by WGAN-GP) may be a reader's own.
+    Raises ValueError when the budget does not pay for one step.
     """
     cost = step_gflops(remedy, config=config, batch=batch)
     steps = int(gflops / cost)
     if steps < 1:
         raise ValueError(f"{gflops:g} GFLOPs do not pay for one step of {cost:.3g}; raise gflops")
-    model, step = _make_step(remedy, config, batch, lr, seed, generator_loss)
+    model, step = _make_step(remedy, config, batch, lr, seed, generator_loss, penalty)
     fixed = torch.randn(samples, config.noise, generator=torch.Generator().manual_seed(1000 + seed))
     marks = {round(steps * (i + 1) / pictures) for i in range(pictures)}
     snapshots = {}

@@ -7,6 +7,7 @@ mistake ends in one sentence on stderr and exit status 2, never in a traceback.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,6 +121,8 @@ def _results(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    # Read when torch loads, so it must be set before: waiting threads sleep instead of spinning.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from fastgen_course.training import TRAINERS, train
 
     if options.name is None:

@@ -30,7 +30,7 @@ class GANRecipe:
         seed: of weights, batches and noise.
     """
 
-    steps: int = 6600
+    steps: int = 5000
     batch: int = 64
     generator_rate: float = 8e-4
     discriminator_rate: float = 8e-4

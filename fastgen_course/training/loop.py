@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from fastgen_course.files import atomic_write, data_path
+from fastgen_course.timing.threads import ThreadPolicy
 
 
 def run_path(name: str) -> Path:
@@ -84,33 +86,44 @@ class Training:
         count = 0
         started = saved = time.monotonic()
         before = self.seconds
-        bar = tqdm(total=self.steps, initial=self.step, leave=False, disable=quiet, desc=self.name)
-        while self.step < self.steps:
-            for key, value in step_fn(self.step).items():
-                sums[key] = sums.get(key, 0.0) + value
-            self.step += 1
-            count += 1
-            bar.update()
-            now = time.monotonic()
-            self.seconds = before + now - started
-            if self.step % log_every == 0 or self.step == self.steps:
-                self.history.setdefault("step", []).append(self.step)
-                for key, value in sums.items():
-                    self.history.setdefault(key, []).append(value / count)
-                if not all(math.isfinite(v) for v in sums.values()):
-                    raise FloatingPointError(
-                        f"{self.name}: the loss is not finite at step {self.step}; "
-                        "lower the learning rate."
-                    )
-                bar.set_postfix({k: f"{v / count:.3f}" for k, v in sums.items()})
-                sums, count = {}, 0
-                if on_log:
-                    on_log(self.step)
-            if now - saved > self.save_every_s:
-                self.save()
-                saved = now
-        bar.close()
+        # As many threads as there are cores free right now: see timing/threads.py.
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        limit = int(asked) if asked.isdigit() and int(asked) else None
+        with (
+            ThreadPolicy(limit=limit) as policy,
+            tqdm(
+                total=self.steps, initial=self.step, leave=False, disable=quiet, desc=self.name
+            ) as bar,
+        ):
+            while self.step < self.steps:
+                policy.step()
+                for key, value in step_fn(self.step).items():
+                    sums[key] = sums.get(key, 0.0) + value
+                self.step += 1
+                count += 1
+                bar.update()
+                now = time.monotonic()
+                self.seconds = before + now - started
+                if self.step % log_every == 0 or self.step == self.steps:
+                    means = {key: value / count for key, value in sums.items()}
+                    self._log(means)
+                    bar.set_postfix({k: f"{v:.3f}" for k, v in means.items()})
+                    sums, count = {}, 0
+                    if on_log:
+                        on_log(self.step)
+                if now - saved > self.save_every_s:
+                    self.save()
+                    saved = now
         return self.history
+
+    def _log(self, means: dict[str, float]) -> None:
+        self.history.setdefault("step", []).append(self.step)
+        for key, value in means.items():
+            self.history.setdefault(key, []).append(value)
+        if not all(math.isfinite(v) for v in means.values()):
+            raise FloatingPointError(
+                f"{self.name}: the loss is not finite at step {self.step}; lower the learning rate."
+            )
 
     def finish(self) -> None:
         """Forget the saved state; call it once the checkpoint is written."""

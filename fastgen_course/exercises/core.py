@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import matplotlib.pyplot as plt
+
 from fastgen_course.show import show
 
 from . import render, source
@@ -143,10 +145,13 @@ def _draw(spec: Exercise, fn: Callable[..., Any]) -> None:
     draw = spec.draw
     if draw is None or not render.in_ipython():  # a terminal has the words
         return
+    already_open = plt.get_fignums()
     try:
         with isolated(io.StringIO()):
             figure = limited(lambda: draw(fn, spec.reference), spec.time_limit_s)
     except Exception as error:  # the reader's code runs inside
+        for number in set(plt.get_fignums()) - set(already_open):
+            plt.close(number)  # a half-drawn figure would be shown at the cell's end
         text = f"Your code could not be drawn beside ours ({type(error).__name__}: {error})."
         render.emit(render.Panel(f"<p>{render.inline(text)}</p>", text))
         return

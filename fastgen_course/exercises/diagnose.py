@@ -171,7 +171,7 @@ def _unknown(attempt: _Attempt) -> Diagnosis:
     says += _mutation_note(attempt)
     return Diagnosis(
         "wrong",
-        mistake or _KIND_NAMES[difference.kind],
+        mistake or ("another gradient" if difference.gradient else _KIND_NAMES[difference.kind]),
         tuple(says),
         _counter(attempt),
         _runs(attempt),

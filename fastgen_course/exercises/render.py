@@ -69,8 +69,20 @@ def is_live() -> bool:
 
 
 def inline(text: str) -> str:
-    """Escaped text in which `code` between backticks is set as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    """Escaped text with `code` between backticks and *emphasis* between asterisks.
+
+    Formulas keep their asterisks: those of `2 * x * y` stand between spaces, that of D*(x) after
+    a letter.
+    """
+    parts = html.escape(text, quote=False).split("`")
+    whole = len(parts) - (len(parts) + 1) % 2  # an unpaired backtick stays as it is
+    for index, part in enumerate(parts):
+        if index % 2 and index < whole:
+            parts[index] = f"<code>{part}</code>"
+        else:
+            part = re.sub(r"(?<![\w*)\]])\*(\w[^*\n]*?)(?<! )\*(?![\w*(])", r"<em>\1</em>", part)
+            parts[index] = f"`{part}" if index >= whole and index else part
+    return "".join(parts)
 
 
 def boxed(colour: str, inner: str) -> str:

@@ -5,7 +5,7 @@ import functools
 import re
 from dataclasses import replace
 
-import matplotlib
+import matplotlib.pyplot
 import pytest
 import torch
 
@@ -110,6 +110,7 @@ def test_code_that_cannot_be_drawn_is_still_judged(said, monkeypatch):
     goes_on, words = said(mine)
     assert goes_on is mine
     assert "could not be drawn beside ours (RuntimeError: no)" in words
+    assert not matplotlib.pyplot.get_fignums()  # the inline backend would show what is left
 
 
 def left_in(p_data, p_model):
@@ -248,6 +249,7 @@ def test_missing_gradient_is_a_mistake_of_its_own(said):
         return mu + torch.exp(0.5 * logvar.detach()) * noise
 
     _, words = said(mine, "example.reparameterise")
+    assert "What differs: another gradient." in words
     assert "no gradient reaches logvar" in words
     assert re.search(r"yours \(the gradient of logvar\) +no gradient", words), words
 

@@ -56,6 +56,18 @@ def test_hints_and_solution_are_folded_and_escaped(example, capsys):
         hint(BEST_D, 3)
 
 
+@pytest.mark.parametrize(
+    ("text", "page"),
+    [
+        ("came from the *model*.", "came from the <em>model</em>."),
+        ("D*(x) is 2 * p * q, `x*y*z` < 1", "D*(x) is 2 * p * q, <code>x*y*z</code> &lt; 1"),
+        ("`a` and ` b", "<code>a</code> and ` b"),
+    ],
+)
+def test_words_are_set_and_formulas_kept(text, page):
+    assert render.inline(text) == page
+
+
 def test_question_is_open_and_its_answer_folded(example):
     page = question_panel(find(ASKED), render.Panel("<p>RESULT</p>", "RESULT"), None)
     before, after = page.html.split("<details")

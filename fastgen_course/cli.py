@@ -82,7 +82,7 @@ def _draw(options: argparse.Namespace) -> None:
     from PIL import Image
 
     from fastgen_course.checkpoints import load_model
-    from fastgen_course.datasets.captions import encode_words
+    from fastgen_course.datasets.captions import parse
     from fastgen_course.files import atomic_write
     from fastgen_course.sampling.one_step import sample_generator
     from fastgen_course.show import to_uint8
@@ -92,11 +92,11 @@ def _draw(options: argparse.Namespace) -> None:
         raise ValueError(f"--out {options.out.name} is not a .png file; end its name in .png.")
     if not 1 <= options.enlarge <= 32:
         raise ValueError(f"--enlarge must be 1 to 32, got {options.enlarge}.")
-    words = encode_words([options.caption])  # a caption that cannot be read stops here, cheaply
+    parse(options.caption)  # a caption that cannot be read stops here, before weights are loaded
     model = load_model("generator_base")
     generator = torch.Generator().manual_seed(options.seed)
-    image = sample_generator(model, words, generator=generator)
-    timing = measure(lambda: sample_generator(model, words, generator=generator))
+    image = sample_generator(model, [options.caption], generator=generator)
+    timing = measure(lambda: sample_generator(model, [options.caption], generator=generator))
     picture = Image.fromarray(to_uint8(image)[0])
     size = (picture.width * options.enlarge, picture.height * options.enlarge)
     with atomic_write(options.out) as temporary:

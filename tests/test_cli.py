@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fastgen_course import cli
+from fastgen_course.checkpoints import build_model, save_checkpoint
 from fastgen_course.timing import record
 
 
@@ -56,6 +59,24 @@ def test_a_wrong_draw_writes_nothing(registry, capsys, tmp_path):
     sentence = mistake(capsys, "draw", good, "--out", str(out))
     assert "generator_base" in sentence  # the registry's folder holds no weights
     assert not out.exists()
+
+
+def test_draw_writes_the_same_picture_for_the_same_seed(registry, capsys, tmp_path):
+    config = {"noise": 8, "caption": 8, "channels": (8, 8, 8)}
+    model = build_model("generator_base", config)
+    card = dict.fromkeys(("seed", "command", "data_sha256", "minutes", "machine", "metrics"), "x")
+    save_checkpoint("generator_base", model, card)
+    caption = "a large red sneaker on a white background"
+    pictures = {}
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        out = tmp_path / f"{name}.png"
+        arguments = ["draw", caption, "--out", str(out), "--seed", seed, "--enlarge", "2"]
+        assert cli.main(arguments) == 0
+        pictures[name] = np.asarray(Image.open(out))
+    assert pictures["a"].shape == (56, 56, 3)
+    assert (pictures["a"] == pictures["b"]).all()
+    assert (pictures["a"] != pictures["c"]).any()
+    assert "28x28 pixels" in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback(registry):

@@ -6,15 +6,19 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fastgen_course.authoring.readme import (
     FIGURES,
     NOT_RECORDED,
+    PICTURE_CAPTIONS,
+    draw_picture,
     opening,
     picture_lines,
     render_readme,
     write_readme,
 )
+from fastgen_course.checkpoints import build_model, save_checkpoint
 from fastgen_course.timing import record
 from tests.helpers_notebooks import good_notebook, write
 
@@ -69,6 +73,16 @@ def test_the_picture_is_named_only_when_it_is_there(trial):
     alt, target = re.fullmatch(r"!\[(.+)\]\((.+)\)", picture_lines(trial)).groups()
     assert trial / target == picture
     assert "red sneaker" in alt
+
+
+def test_the_picture_has_a_row_for_each_caption(trial):
+    config = {"noise": 8, "caption": 8, "channels": (8, 8, 8)}
+    card = dict.fromkeys(("seed", "command", "data_sha256", "minutes", "machine", "metrics"), "x")
+    save_checkpoint("generator_base", build_model("generator_base", config), card)
+    drawn = Image.open(draw_picture(trial, columns=3))
+    assert drawn.width > 3 * 28
+    assert drawn.height > len(PICTURE_CAPTIONS) * 28
+    assert "is not drawn yet" not in picture_lines(trial)
 
 
 @pytest.mark.parametrize(

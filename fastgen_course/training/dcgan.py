@@ -7,6 +7,7 @@ finds the digit asked for: `python -m fastgen_course.training.dcgan`.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -192,6 +193,8 @@ def train_dcgan(
     """
     trainer = DCGANTrainer(images, labels, recipe, config, generator_loss)
     training = Training(name, trainer.parts(), trainer.random, recipe.steps)
+    if not resume:
+        training.save_every_s = math.inf  # a minute in a notebook leaves no file behind
     if resume:
         training.resume()
     marks = {round(recipe.steps * (i + 1) / recipe.pictures) for i in range(recipe.pictures)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,6 +79,8 @@ def digit_judge_training(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
         parts = {"judge": judge, "optimiser": optimiser, "schedule": schedule}
         training = Training("digit_judge", parts, generator, steps)
+        if not resume:
+            training.save_every_s = math.inf
         if resume:
             training.resume()
 

@@ -278,7 +278,7 @@ def _same_fid() -> str:
 _SAME = (
     "yes: FID sees a mean and a covariance, nothing else",
     "yes, and then their precision and recall are equal too",
-    "no: a generator that never draws half the garments must have the larger FID",
+    "no: a generator that never draws some garments must have the larger FID",
 )
 
 register_prediction(
@@ -286,17 +286,19 @@ register_prediction(
     title="Two faults, one figure",
     difficulty=2,
     minutes=1,
-    question="One generator never draws half of the garments; another draws all of them, with "
-    "noise on every picture. Can their FIDs be equal?",
+    question="One generator never draws some of the garments; another draws all of them, but some "
+    "of its pictures are noise. Can their FIDs be equal?",
     choices=_SAME,
     answer=_SAME[0],
-    why="Any amount between none and the ceiling can be had by adding noise. One number cannot "
+    why="Any FID between the floor and the ceiling can be had by adding noise. One number cannot "
     "tell which of two faults it measures: that takes two, precision and recall.",
     wrong={
         _SAME[1]: "Precision asks whether each drawn picture looks real, recall whether each real "
         "one could have been drawn. Noise spoils the first, missing garments the second.",
-        _SAME[2]: "FID of missing garments is some number; noise raises FID continuously from the "
-        "floor to the ceiling, so somewhere it passes that number.",
+        _SAME[
+            2
+        ]: "Missing garments give some FID; more and more noise raises FID from the floor to "
+        "the ceiling, so somewhere it passes that figure.",
     },
     check=_same_fid,
 )

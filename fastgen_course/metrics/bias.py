@@ -30,36 +30,35 @@ def fid_by_size(
     repeats: int = 8,
     distance: Distance = frechet_distance,
 ) -> SizeCurve:
-    """FID of random subsets of `features` (N, F) against as many of `reference` (M, F).
+    """FID of random subsets of `features` (N, F) against as many rows of `reference` (N, F).
+
+    Row i of both belongs to the same caption. The two subsets never share a row number: the same
+    captions on both sides would cancel a part of the bias.
 
     Args:
-        sizes: images on each side, each from F + 2 (a full-rank covariance) to min(N, M).
-        repeats: draws of each size; fewer where the subsets could not be disjoint, because
-            overlapping draws hide the spread. At least one.
+        sizes: images on each side, each from F + 2 (a full-rank covariance) to N / 2.
+        repeats: draws of each size. Large ones overlap between draws, so their spread is a little
+            understated.
         distance: `distance(mu1, cov1, mu2, cov2)`, by default the package's.
 
     Raises MetricError for sizes that the features do not allow.
     """
     check_features(features, "features", at_least=2)
     check_features(reference, "reference", at_least=2)
-    smallest, largest = features.shape[1] + 2, min(len(features), len(reference))
+    smallest, largest = features.shape[1] + 2, min(len(features), len(reference)) // 2
     if wrong := [n for n in sizes if not smallest <= n <= largest]:
         raise MetricError(
             f"size {wrong[0]} cannot be used: these features allow {smallest} to {largest}."
         )
     means, deviations = [], []
     for n in sizes:
-        draws = max(1, min(repeats, largest // n))
-        ours = torch.randperm(len(features), generator=generator).split(n)[:draws]
-        theirs = torch.randperm(len(reference), generator=generator).split(n)[:draws]
-        values = torch.tensor(
-            [
-                float(distance(*gaussian_moments(features[a]), *gaussian_moments(reference[b])))
-                for a, b in zip(ours, theirs, strict=True)
-            ]
-        )
-        means.append(float(values.mean()))
-        deviations.append(float(values.std()) if draws > 1 else 0.0)
+        values = []
+        for _ in range(repeats):
+            rows = torch.randperm(2 * largest, generator=generator)
+            ours, theirs = features[rows[:n]], reference[rows[n : 2 * n]]
+            values.append(float(distance(*gaussian_moments(ours), *gaussian_moments(theirs))))
+        means.append(sum(values) / repeats)
+        deviations.append(float(torch.tensor(values).std()) if repeats > 1 else 0.0)
     return SizeCurve(tuple(sizes), tuple(means), tuple(deviations))
 
 

@@ -1,59 +1,46 @@
-"""Two different faults with one FID: images missing, and noise on all of them."""
+"""Two different faults with one FID: pictures that are never drawn, and pictures that are noise."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fastgen_course.metrics.checks import MetricError, check_images
-from fastgen_course.metrics.features import judge_features
+from fastgen_course.metrics.checks import MetricError, check_features
 from fastgen_course.metrics.frechet import frechet_distance, gaussian_moments
 
 
-def add_noise(images: Tensor, amount: float, noise: Tensor) -> Tensor:
-    """Images + amount * noise, clipped to [-1, 1]; noise has the images' shape."""
-    return (images + amount * noise).clamp(-1, 1)
+def spread_rows(n: int, count: int) -> Tensor:
+    """bool (n,): `count` rows, spread evenly."""
+    steps = torch.arange(n + 1) * count // n
+    return steps[1:] > steps[:-1]
 
 
-def noise_of_equal_fid(
-    images: Tensor,
-    reference: Tensor,
-    target: float,
-    generator: torch.Generator,
-    *,
-    judge: nn.Module | None = None,
-    probe: int = 500,
-    largest: float = 1.0,
-    steps: int = 10,
-) -> tuple[float, Tensor]:
-    """How much pixel noise on `images` (N, 3, 28, 28) gives an FID of `target` against `reference`.
+def spoilt_to_fid(clean: Tensor, broken: Tensor, reference: Tensor, target: float) -> Tensor:
+    """Which rows of `clean` (N, F) to replace by those of `broken` (N, F) for an FID of `target`.
 
-    Bisection. The first half of the `steps` looks at `probe` images, whose FID is corrected by
-    what so few images add; the rest at all of them.
-
-    Returns (amount, noisy images). Raises MetricError when `largest` is too little noise.
+    Bisection over the number of rows, all in features of one judge; `reference` is (M, F). Returns
+    bool (N,), True where a row is replaced. Raises MetricError when no share reaches the target.
     """
-    check_images(images)
-    noise = torch.randn(images.shape, generator=generator)
-    moments = gaussian_moments(judge_features(reference, judge))
+    for name, features in (("clean", clean), ("broken", broken), ("reference", reference)):
+        check_features(features, name, at_least=2)
+    if clean.shape != broken.shape:
+        raise MetricError(
+            f"clean is {tuple(clean.shape)} and broken {tuple(broken.shape)}: "
+            "give one broken row for each clean one."
+        )
+    moments = gaussian_moments(reference)
 
-    def fid_at(amount: float, n: int) -> float:
-        features = judge_features(add_noise(images[:n], amount, noise[:n]), judge)
-        return frechet_distance(*gaussian_moments(features), *moments)
+    def fid_with(count: int) -> float:
+        rows = spread_rows(len(clean), count)[:, None]
+        mixed = torch.where(rows, broken, clean)
+        return frechet_distance(*gaussian_moments(mixed), *moments)
 
-    n = min(probe, len(images))
-    extra = fid_at(0.0, n) - fid_at(0.0, len(images))
-    if fid_at(largest, n) - extra < target:
-        raise MetricError(f"noise of {largest:g} raises FID to less than {target:.3g}.")
-    low, high = 0.0, largest
-    for step in range(steps):
-        if step == steps // 2:  # the probe's correction is rough: look a little wider again
-            width = high - low
-            low, high, n, extra = max(0.0, low - 2 * width), high + 2 * width, len(images), 0.0
-        middle = (low + high) / 2
-        if fid_at(middle, n) - extra < target:
-            low = middle
-        else:
-            high = middle
-    amount = (low + high) / 2
-    return amount, add_noise(images, amount, noise)
+    low, high = 0, len(clean)
+    if not fid_with(low) <= target <= fid_with(high):
+        raise MetricError(
+            f"the target {target:.3g} is not between the FID of clean and of broken pictures."
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fid_with(middle) < target else (low, middle)
+    return spread_rows(len(clean), high)

@@ -233,7 +233,7 @@ class LinearVAE(nn.Module):
 
 
 #: The warm-up VAE of notebook 02: 28x28 digits, no captions.
-VAE_DIGITS = VAEConfig(channels=1, latent=32, widths=(24, 48, 48), sigma=0.4)
+VAE_DIGITS = VAEConfig(channels=1, latent=32, widths=(24, 48, 48), sigma=0.25)
 
 #: Captioned fashion, 3x28x28: the caption enters the prior and the decoder.
 VAE_FASHION = VAEConfig(

@@ -15,6 +15,8 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "generator_base": ("gan", "train_generator"),
     "digit_judge": ("digit_judge", "train_digit_judge"),
     "dcgan_digits": ("dcgan", "train_dcgan_digits"),
+    "vae_digits": ("vae", "train_shipped_vae"),
+    "vae_fashion": ("vae", "train_shipped_vae"),
 }
 
 

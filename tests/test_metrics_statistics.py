@@ -110,14 +110,22 @@ def test_precision_and_recall_tell_realism_from_diversity():
     half_garbage = torch.cat([real[::2] + 0.01, torch.full((200, 2), 500.0)])
     half_garbage[200:] += torch.randn(200, 2, generator=generator)
 
-    same = precision_recall(real, real)
+    same = precision_recall(real, real, directions=False)
     assert same == (1.0, 1.0)
-    collapsed = precision_recall(one_mode, real)
+    collapsed = precision_recall(one_mode, real, directions=False)
     assert collapsed.precision > 0.9
     assert 0.35 < collapsed.recall <= 0.5
-    garbage = precision_recall(half_garbage, real)
+    garbage = precision_recall(half_garbage, real, directions=False)
     assert garbage.precision == pytest.approx(0.5, abs=0.02)
     assert garbage.recall > 0.9
+
+
+def test_short_features_of_pictures_that_are_nothing_are_not_called_realistic():
+    generator = torch.Generator().manual_seed(3)
+    real = 10 * nn.functional.normalize(torch.randn(300, 64, generator=generator).relu())
+    unsure = 0.3 * nn.functional.normalize(-torch.rand(300, 64, generator=generator))
+    assert precision_recall(unsure, real, directions=False).precision > 0.9
+    assert precision_recall(unsure, real).precision < 0.1
 
 
 def test_precision_and_recall_agree_with_the_definition(monkeypatch):
@@ -129,7 +137,7 @@ def test_precision_and_recall_agree_with_the_definition(monkeypatch):
         return torch.cdist(points, points).sort(1).values[:, 3]
 
     distances = torch.cdist(fake, real)
-    found = precision_recall(fake, real, k=3)
+    found = precision_recall(fake, real, k=3, directions=False)
     assert found.precision == pytest.approx(
         float((distances <= radii(real)).any(1).double().mean())
     )

@@ -30,22 +30,21 @@ def fid_by_size(
     repeats: int = 8,
     distance: Distance = frechet_distance,
 ) -> SizeCurve:
-    """FID of random subsets of `features` (N, F) against as many rows of `reference` (N, F).
-
-    Row i of both belongs to the same caption. The two subsets never share a row number: the same
-    captions on both sides would cancel a part of the bias.
+    """FID of random subsets of `features` (N, F) against as many of `reference` (M, F).
 
     Args:
-        sizes: images on each side, each from F + 2 (a full-rank covariance) to N / 2.
-        repeats: draws of each size. Large ones overlap between draws, so their spread is a little
-            understated.
+        features, reference: of independent captions; the same captions on both sides would cancel
+            a part of the bias.
+        sizes: images on each side, each from F + 2 (a full-rank covariance) to min(N, M).
+        repeats: draws of each size. Large ones overlap, so their spread is understated, and is 0
+            where everything is drawn.
         distance: `distance(mu1, cov1, mu2, cov2)`, by default the package's.
 
     Raises MetricError for sizes that the features do not allow.
     """
     check_features(features, "features", at_least=2)
     check_features(reference, "reference", at_least=2)
-    smallest, largest = features.shape[1] + 2, min(len(features), len(reference)) // 2
+    smallest, largest = features.shape[1] + 2, min(len(features), len(reference))
     if wrong := [n for n in sizes if not smallest <= n <= largest]:
         raise MetricError(
             f"size {wrong[0]} cannot be used: these features allow {smallest} to {largest}."
@@ -54,9 +53,11 @@ def fid_by_size(
     for n in sizes:
         values = []
         for _ in range(repeats):
-            rows = torch.randperm(2 * largest, generator=generator)
-            ours, theirs = features[rows[:n]], reference[rows[n : 2 * n]]
-            values.append(float(distance(*gaussian_moments(ours), *gaussian_moments(theirs))))
+            ours, theirs = (
+                gaussian_moments(x[torch.randperm(len(x), generator=generator)[:n]])
+                for x in (features, reference)
+            )
+            values.append(float(distance(*ours, *theirs)))
         means.append(sum(values) / repeats)
         deviations.append(float(torch.tensor(values).std()) if repeats > 1 else 0.0)
     return SizeCurve(tuple(sizes), tuple(means), tuple(deviations))

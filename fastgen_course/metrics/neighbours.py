@@ -46,13 +46,24 @@ def _radii(points: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def precision_recall(
-    images: Tensor, reference: Tensor, k: int = 3, *, judge: nn.Module | None = None
+    images: Tensor,
+    reference: Tensor,
+    k: int = 3,
+    *,
+    judge: nn.Module | None = None,
+    directions: bool = True,
 ) -> PrecisionRecall:
     """Improved precision and recall of `images` against `reference` (equation 1 of the paper).
 
     Precision: the share of images that lie in a ball around a reference image. Recall: the
     share of reference images that lie in a ball around an image. Arguments as for `fid`;
-    memory is bounded by chunks. Raises MetricError for k < 1 or sets of k images or fewer.
+    memory is bounded by chunks.
+
+    `directions` compares features scaled to length 1. A classifier that is unsure of a picture
+    gives it short features, and in 128 dimensions a short vector lies inside the ball of almost
+    any image: uniform noise then has the precision of real pictures.
+
+    Raises MetricError for k < 1 or sets of k images or fewer.
     """
     fake, real = judge_features(images, judge), judge_features(reference, judge)
     if fake.shape[1] != real.shape[1]:
@@ -65,6 +76,8 @@ def precision_recall(
             f"k = {k} needs more than {max(k, 1)} images on each side and at least 1 neighbour; "
             f"got {len(fake)} and {len(real)} images."
         )
+    if directions:
+        fake, real = nn.functional.normalize(fake), nn.functional.normalize(real)
     centre = real.mean(0)  # small norms lose fewer digits in |a|^2 + |b|^2 - 2 a.b
     fake, real = (fake - centre).float(), (real - centre).float()
     fake_radii, real_radii = _radii(fake, k), _radii(real, k)

@@ -22,12 +22,12 @@ from fastgen_course.models.judges import (
 from fastgen_course.timing import machine
 from fastgen_course.training.loop import Training, cosine_with_warmup, set_rate
 
-# Steps of 128 scenes; about 15 minutes each on one core.
+# Steps of 128 scenes, at most half an hour on one core.
 RECIPES: dict[str, tuple[JudgeConfig, int, int]] = {
     "judge_train": (JUDGE_TRAIN, 11, 3600),
     "judge_report": (JUDGE_REPORT, 22, 6000),
     # The same CNN on plain photographs says what composing costs.
-    "judge_plain": (replace(JUDGE_REPORT, in_channels=1, contrast=False), 22, 6000),
+    "judge_plain": (replace(JUDGE_REPORT, in_channels=1, contrast=False), 22, 3000),
 }
 
 

@@ -152,6 +152,10 @@ register_exercise(
             "The overlap is subtracted *twice*, as in (s1 - s2)^2 = s1^2 + s2^2 - 2 s1 s2. Check "
             "with two equal Gaussians: their distance is 0.",
         ),
+        "the root of it all": (
+            lambda mu1, cov1, mu2, cov2: frechet_distance(mu1, cov1, mu2, cov2).clamp(min=0).sqrt(),
+            "That is the distance itself. FID is its *square*: leave the last root out.",
+        ),
         "a distance that is not squared": (
             lambda mu1, cov1, mu2, cov2: (
                 frechet_distance(mu1, cov1, mu2, cov2)
@@ -159,13 +163,6 @@ register_exercise(
                 + (mu1 - mu2).norm()
             ),
             "The distance between the means is squared too: |mu1 - mu2|^2.",
-        ),
-    },
-    alternatives={
-        "the root of it all": (
-            lambda mu1, cov1, mu2, cov2: frechet_distance(mu1, cov1, mu2, cov2).clamp(min=0).sqrt(),
-            "That is the distance itself. What is called FID is its *square*, "
-            "and the notebook goes on with yours.",
         ),
     },
     hints=(

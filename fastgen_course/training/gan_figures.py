@@ -10,18 +10,21 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fastgen_course.show import PALETTE
-from fastgen_course.training.ring import ring_centres, ring_quality
+from fastgen_course.training.ring import RingQuality, ring_centres, ring_quality
 
 
-def clouds_figure(clouds: Mapping[str, Tensor]) -> Figure:
+def clouds_figure(
+    clouds: Mapping[str, Tensor], qualities: Mapping[str, RingQuality] | None = None
+) -> Figure:
     """Clouds of points side by side over the eight modes.
 
-    clouds: title -> points (N, 2); each title is followed by modes covered and share near a mode.
+    clouds: title -> points (N, 2). Below each title stand modes covered and share near a mode:
+    those of `qualities`, or of the points shown.
     """
     fig, axes = plt.subplots(1, len(clouds), figsize=(2.4 * len(clouds), 2.75), squeeze=False)
     centres = ring_centres()
     for axis, (title, points) in zip(axes.flat, clouds.items(), strict=True):
-        quality = ring_quality(points)
+        quality = qualities[title] if qualities else ring_quality(points)
         axis.scatter(*centres.T, s=120, facecolors="none", edgecolors=PALETTE[6], lw=0.8)
         axis.scatter(*points.T, s=3, color=PALETTE[1], alpha=0.4, lw=0)
         axis.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=[], yticks=[])

@@ -43,12 +43,15 @@ def _checked(grids: Mapping[int, Tensor]) -> list[int]:
 
 
 def scrubber_strip(
-    grids: Mapping[int, Tensor], steps: Sequence[int] | None = None, columns: int = 10
+    grids: Mapping[int, Tensor],
+    steps: Sequence[int] | None = None,
+    columns: int = 10,
+    rows: int = 4,
 ) -> Figure:
     """The static figure beside the scrubber: up to four grids side by side, oldest first.
 
-    grids: step -> images (N, C, 28, 28) in [-1, 1]. Raises ValueError for no grids, or a step
-    that has none.
+    grids: step -> images (N, C, 28, 28) in [-1, 1]; the first `rows` rows are shown. Raises
+    ValueError for no grids, or a step that has none.
     """
     known = _checked(grids)
     if steps is None:
@@ -57,9 +60,9 @@ def scrubber_strip(
     for step in steps:
         if step not in grids:
             raise ValueError(f"no grid was saved at step {step}; there are {known}.")
-    fig, axes = plt.subplots(1, len(steps), figsize=(2.5 * len(steps), 2.8), squeeze=False)
+    fig, axes = plt.subplots(1, len(steps), figsize=(2.5 * len(steps), 1.3), squeeze=False)
     for axis, step in zip(axes.flat, steps, strict=True):
-        axis.imshow(tile(grids[step], columns), cmap="gray", vmin=0, vmax=255)
+        axis.imshow(tile(grids[step][: rows * columns], columns), cmap="gray", vmin=0, vmax=255)
         axis.set_title(f"step {step:,}", fontsize=9)
         axis.set_axis_off()
     return fig

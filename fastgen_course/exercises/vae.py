@@ -69,16 +69,14 @@ register_exercise(
             lambda mu, logvar: 0.5 * ((1.0 + mu**2) * (-logvar).exp() + logvar - 1.0),
             "That is KL(N(0, 1) || q). The ELBO has q first: the average is taken over q.",
         ),
+        "summed over the latents": (
+            lambda mu, logvar: kl_divergence(mu, logvar).sum(-1),
+            "The formula is right, and the ELBO needs this sum; but here each latent is asked for "
+            "apart, because the notebook wants to see which are dead.",
+        ),
         "the mean left out": (
             lambda mu, logvar: 0.5 * (logvar.exp() - logvar - 1.0),
             "A q with variance 1 far from 0 is not the prior: where does mu enter?",
-        ),
-    },
-    alternatives={
-        "summed": (
-            lambda mu, logvar: kl_divergence(mu, logvar).sum(-1),
-            "You summed over the latents. That is what the ELBO needs; here we ask for each latent "
-            "apart, because the notebook wants to see which are dead.",
         ),
     },
     hints=(

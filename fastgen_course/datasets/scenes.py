@@ -107,6 +107,7 @@ def scene_batches(
     generator: torch.Generator,
     held_out: bool | None = False,
     free_share: float = FREE_SHARE,
+    repeats: int = 1,
 ) -> Iterator[Batch]:
     """Endless random batches of captioned scenes.
 
@@ -117,21 +118,34 @@ def scene_batches(
         held_out: False: no held-out combination (all training but the judges'); True: those alone;
             None: all combinations.
         free_share: how often a slot is left out of the caption.
+        repeats: so many neighbouring rows share one caption, each with a photograph of its own;
+            divides `batch`.
     """
     if batch < 1:
         raise ValueError(f"a batch holds at least one scene, got {batch}.")
+    if repeats < 1 or batch % repeats:
+        raise ValueError(f"repeats={repeats} does not divide a batch of {batch}.")
     while True:
-        labels = draw_labels(batch, generator, bool(held_out))
+        labels = draw_labels(batch // repeats, generator, bool(held_out))
         if held_out is None:
-            n = max(1, batch // 10)
+            n = max(1, len(labels) // 10)
             labels[:n] = draw_labels(n, generator, held_out=True)
+        labels = labels.repeat_interleave(repeats, 0)
         photos = draw_photos(labels, split, generator)
-        left_out = torch.rand(labels.shape, generator=generator) < free_share
-        asked = labels.masked_fill(left_out, FREE)
-        # Without its noun an empty scene would ask for any garment at all.
-        asked[:, 2] = torch.where(labels[:, 2] == EMPTY, EMPTY, asked[:, 2])
-        words = encode_words(draw_captions(asked, generator))
+        asked, words = _ask(labels[::repeats], free_share, generator)
+        asked, words = (t.repeat_interleave(repeats, 0) for t in (asked, words))
         yield Batch(compose(photos, labels).images, words, labels, asked, photos)
+
+
+def _ask(
+    labels: torch.Tensor, free_share: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What captions of these scenes ask for, and their words."""
+    left_out = torch.rand(labels.shape, generator=generator) < free_share
+    asked = labels.masked_fill(left_out, FREE)
+    # Without its noun an empty scene would ask for any garment at all.
+    asked[:, 2] = torch.where(labels[:, 2] == EMPTY, EMPTY, asked[:, 2])
+    return asked, encode_words(draw_captions(asked, generator))
 
 
 def real_scenes(

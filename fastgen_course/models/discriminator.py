@@ -56,13 +56,19 @@ class Head(nn.Module):
 class ProjectedDiscriminator(nn.Module):
     """Four heads: on the judge's maps at sides 28, 14 and 7, and on its penultimate layer.
 
+    Each looks at `pack` pictures of one caption at once (PacGAN, Lin et al. 2018): with 2, a
+    generator that ignores its noise gives itself away by drawing the same picture twice.
+
     The judge is not a part of it: it stays frozen, and its features are the argument.
     """
 
-    def __init__(self, channels: tuple[int, ...], features: int, width: int = 64) -> None:
+    def __init__(
+        self, channels: tuple[int, ...], features: int, width: int = 64, pack: int = 1
+    ) -> None:
         super().__init__()
         slope = 0.2
-        c28, c14, c7 = channels
+        self.pack = pack
+        c28, c14, c7, features = (pack * c for c in (*channels, features))
 
         def act() -> nn.Module:
             return nn.LeakyReLU(slope)
@@ -77,8 +83,15 @@ class ProjectedDiscriminator(nn.Module):
         )
 
     def forward(self, features: list[torch.Tensor], asked: torch.Tensor) -> list[torch.Tensor]:
-        """Logits of each head for `judge_features(judge, images)` and labels (B, 5)."""
-        return [head(x, asked) for head, x in zip(self.heads, features, strict=True)]
+        """Logits of each head, (B / pack, places).
+
+        Args:
+            features: `judge_features(judge, images)`; neighbouring rows share a caption.
+            asked: int64 (B, 5).
+        """
+        asked = asked[:: self.pack]
+        packed = [x.reshape(len(asked), -1, *x.shape[2:]) for x in features]
+        return [head(x, asked) for head, x in zip(self.heads, packed, strict=True)]
 
 
 def judge_features(judge: SlotJudge, images: torch.Tensor) -> list[torch.Tensor]:

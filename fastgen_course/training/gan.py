@@ -24,6 +24,7 @@ class GANRecipe:
     Attributes:
         steps: generator updates.
         batch: scenes an update.
+        pack: pictures of one caption that the discriminator sees at once.
         generator_rate, discriminator_rate: Adam's learning rates at their height.
         slot_weight: weight of `judge_train`'s cross-entropy on the asked-for slots.
         average: decay of the running average that is shipped.
@@ -32,6 +33,7 @@ class GANRecipe:
 
     steps: int = 5000
     batch: int = 64
+    pack: int = 1
     generator_rate: float = 8e-4
     discriminator_rate: float = 8e-4
     slot_weight: float = 0.2
@@ -58,7 +60,7 @@ class GANTrainer:
             torch.manual_seed(recipe.seed)  # layer initialisation draws from the global generator
             self.model = Generator(config).to(memory_format=torch.channels_last)
             self.discriminator = ProjectedDiscriminator(
-                self.judge.config.channels, self.judge.config.features
+                self.judge.config.channels, self.judge.config.features, pack=recipe.pack
             ).to(memory_format=torch.channels_last)
         self.average = RunningAverage(self.model, recipe.average)
         self.g_optimiser = torch.optim.Adam(
@@ -68,7 +70,7 @@ class GANTrainer:
             self.discriminator.parameters(), lr=recipe.discriminator_rate, betas=(0.0, 0.99)
         )
         self.generator = torch.Generator().manual_seed(recipe.seed)
-        self.batches = scene_batches("train", recipe.batch, self.generator)
+        self.batches = scene_batches("train", recipe.batch, self.generator, repeats=recipe.pack)
         parts = {
             "generator": self.model,
             "discriminator": self.discriminator,

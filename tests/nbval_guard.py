@@ -61,6 +61,7 @@ class NotebookPass:
         self.rows: dict[Path, tuple[float, float]] = {}
         self._began = 0.0
         self._current: Path | None = None
+        self._over: set[Path] = set()
         self._folder = Path(tempfile.mkdtemp(prefix="fastgen-nbval-"))
         (self._folder / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
         self._old_path = os.environ.get("PYTHONPATH")
@@ -92,9 +93,9 @@ class NotebookPass:
         self.memory.sample()
         minutes = (time.perf_counter() - self._began) / 60
         self.rows[item.path] = (minutes, self.memory.peak_mb)
-        if self.memory.peak_mb > self.limit_mb:
-            peak = self.memory.peak_mb
-            self.memory.reset()  # name the cell that went over once, not every later one
+        peak = self.memory.peak_mb
+        if peak > self.limit_mb and item.path not in self._over:
+            self._over.add(item.path)  # name the cell that went over, not every later one
             raise MemoryError(
                 f"{item.path.name} held {peak:.0f} MB up to this cell; "
                 f"at most {self.limit_mb:.0f} MB are allowed"

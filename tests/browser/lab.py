@@ -81,7 +81,8 @@ def jupyter_lab(folder: Path, home: Path) -> Iterator[str]:
         server = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
             _wait_until_up(f"{address}/api/status?token={token}", server, log)
-            yield f"{address}/lab/tree/{{}}?token={token}"
+            # reset: or the workspace would open the last test's notebook again.
+            yield f"{address}/lab/tree/{{}}?token={token}&reset"
         finally:
             server.terminate()
             try:

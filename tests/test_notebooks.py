@@ -70,7 +70,7 @@ PLANTED = {
     r"prints a path of a machine: 'C:\\Users": _output(
         new_output("execute_result", data={"text/plain": r"C:\Users\ada"})
     ),
-    "names a path of a machine": _set(2, "source", "open('/root/data.bin')"),
+    "names a path of a machine": _set(2, "source", "open('/home/ada/data.bin')"),
     "figure without words": _output(picture_output(None)),
     "figure without words: use show": _output(picture_output("plot")),
     "<img> without alt text": _output(

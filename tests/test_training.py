@@ -9,6 +9,7 @@ from torch import nn
 
 from fastgen_course.checkpoints import MODELS, build_model
 from fastgen_course.datasets.captions import MAX_WORDS, SLOTS, held_out_mask
+from fastgen_course.datasets.scenes import scene_batches
 from fastgen_course.models.discriminator import ProjectedDiscriminator, judge_features
 from fastgen_course.models.generator import CaptionEncoder, GeneratorConfig
 from fastgen_course.models.judges import JudgeConfig, SlotJudge, contrast_channel, slot_loss
@@ -169,6 +170,24 @@ def test_a_gan_step_is_deterministic_and_resumes_exactly():
     third.training.run(third.step, quiet=True)
     for a, b in zip(first.model.parameters(), third.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_packs_share_a_caption_and_tell_a_repeated_picture_from_two():
+    batch = next(scene_batches("train", 8, torch.Generator().manual_seed(1), repeats=2))
+    for tensor in (batch.words, batch.labels, batch.asked):
+        assert torch.equal(tensor[::2], tensor[1::2])
+    assert not any(
+        torch.equal(a, b) for a, b in zip(batch.photos[::2], batch.photos[1::2], strict=True)
+    )
+    torch.manual_seed(0)
+    judge = SlotJudge(TINY_JUDGE).eval()
+    packed = ProjectedDiscriminator(TINY_JUDGE.channels, 16, pack=2).eval()
+    same = batch.images[::2].repeat_interleave(2, 0)
+    two, one = (packed(judge_features(judge, x), batch.asked) for x in (batch.images, same))
+    assert all(x.shape[0] == 4 for x in two)
+    assert not any(torch.allclose(a, b) for a, b in zip(two, one, strict=True))
+    with pytest.raises(ValueError, match="repeats=3 does not divide a batch of 8"):
+        next(scene_batches("train", 8, torch.Generator(), repeats=3))
 
 
 def test_the_gan_never_sees_a_held_out_combination():

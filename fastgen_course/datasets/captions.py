@@ -9,22 +9,12 @@ from dataclasses import astuple, dataclass, fields
 
 import torch
 
+from fastgen_course.datasets.fashion import FASHION_CLASSES
+
 SLOTS: dict[str, tuple[str, ...]] = {
     "size": ("small", "large"),
     "colour": ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"),
-    "garment": (
-        "t-shirt",
-        "trousers",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "boot",
-        "nothing",
-    ),
+    "garment": (*FASHION_CLASSES, "nothing"),
     "background": ("white", "grey", "black", "pale blue", "pale green", "pale pink"),
     "style": ("photo", "sketch", "flat", "pixel art"),
 }

@@ -1,0 +1,1 @@
+"""The pretrained language model: descriptions edited by words, free wording read into captions."""

@@ -32,6 +32,10 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "digit_judge": ("fastgen_course.models.digit_judge", "DigitJudge", "DigitJudgeConfig"),
     "dcgan_digits": ("fastgen_course.models.dcgan", "DCGANGenerator", "DCGANConfig"),
     "generator_base": ("fastgen_course.models.generator", "Generator", "GeneratorConfig"),
+    "tokenizer": ("fastgen_course.models.tokenizer", "Tokenizer", "TokenizerConfig"),
+    "tokenizer_16": ("fastgen_course.models.tokenizer", "Tokenizer", "TokenizerConfig"),
+    "gpt": ("fastgen_course.models.gpt", "GPT", "TransformerConfig"),
+    "masked": ("fastgen_course.models.masked", "MaskedModel", "TransformerConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
 }
@@ -53,6 +57,8 @@ def build_model(name: str, config: dict[str, Any] | None = None) -> nn.Module:
 def save_checkpoint(name: str, model: nn.Module, card: dict[str, Any]) -> dict[str, Any]:
     """Write `data/weights/NAME.safetensors` and its card; returns the card.
 
+    Weights are stored as float16, half the bytes; `load_model` gives float32 again.
+
     Args:
         name: one of MODELS.
         model: has a dataclass `config`.
@@ -64,7 +70,7 @@ def save_checkpoint(name: str, model: nn.Module, card: dict[str, Any]) -> dict[s
     if missing := needed - card.keys():
         raise ValueError(f"the card of {name} lacks {', '.join(sorted(missing))}.")
     weights = data_path("weights", f"{name}.safetensors")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: _stored(v) for k, v in model.state_dict().items()}
     with atomic_write(weights) as temporary:
         save_file(tensors, temporary)
     card = {
@@ -80,6 +86,14 @@ def save_checkpoint(name: str, model: nn.Module, card: dict[str, Any]) -> dict[s
     }
     write_json(weights.with_suffix(".json"), card)
     return card
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype != torch.float32:
+        return tensor
+    limit = torch.finfo(torch.float16).max
+    return tensor.clamp(-limit, limit).half()
 
 
 def load_card(name: str) -> dict[str, Any]:

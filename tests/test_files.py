@@ -133,6 +133,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 
 def test_weights_come_back_bit_for_bit_with_their_card(own_data):
     model = build_model("judge_plain", {"channels": [8, 8, 8], "in_channels": 1, "features": 16})
+    model.half().float()  # what half precision can hold
     card = save_checkpoint("judge_plain", model, CARD)
     again = load_model("judge_plain")
     assert again.config == model.config and not again.training
@@ -141,6 +142,19 @@ def test_weights_come_back_bit_for_bit_with_their_card(own_data):
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
     x = torch.from_numpy(np.linspace(-1, 1, 784, dtype=np.float32)).view(1, 1, 28, 28)
     assert torch.equal(model.eval()(x)["garment"], again(x)["garment"])
+
+
+def test_weights_are_stored_in_half_the_bytes_and_large_ones_stay_finite(own_data):
+    model = build_model("judge_plain", {"channels": [8, 8, 8], "in_channels": 1, "features": 16})
+    with torch.no_grad():
+        model.heads["garment"].weight[0, 0] = 1e6
+    card = save_checkpoint("judge_plain", model, CARD)
+    assert card["bytes"] < 2.5 * card["parameters"] + 20_000
+    again = load_model("judge_plain")
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert again.heads["garment"].weight[0, 0] == torch.finfo(torch.float16).max
+    for key, value in model.named_parameters():
+        assert torch.allclose(again.get_parameter(key), value.clamp(max=65504), rtol=1e-3, atol=1e-6)
 
 
 def test_damaged_missing_and_unknown_weights_are_named(own_data):

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from fastgen_course.checkpoints import MODELS, build_model
-from fastgen_course.datasets.captions import MAX_WORDS, SLOTS, held_out_mask
+from fastgen_course.datasets.captions import EMPTY, MAX_WORDS, SLOTS, held_out_mask
 from fastgen_course.datasets.scenes import scene_batches
 from fastgen_course.models.discriminator import ProjectedDiscriminator, judge_features
 from fastgen_course.models.generator import CaptionEncoder, GeneratorConfig
-from fastgen_course.models.judges import JudgeConfig, SlotJudge, contrast_channel, slot_loss
+from fastgen_course.models.judges import JudgeConfig, SlotJudge, garment_channels, slot_loss
 from fastgen_course.training import TRAINERS, trainer
 from fastgen_course.training.gan import GAN_RECIPE, GANTrainer
-from fastgen_course.training.judges import train_judge
+from fastgen_course.training.judges import TEMPERATURE, soft_label_loss, train_judge
 from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, run_path
 
 TINY_JUDGE = JudgeConfig(channels=(8, 8, 8), convolutions=(1, 1, 1), features=16)
@@ -131,15 +131,34 @@ def test_the_caption_encoder_ignores_padding_and_knows_order():
     assert not torch.allclose(encoder(words), encoder(swapped), atol=1e-3)
 
 
-def test_the_contrast_channel_is_the_same_in_every_colour():
+def test_the_garment_channels_are_the_same_in_every_colour():
     shape = torch.zeros(28, 28)
     shape[8:20, 6:22] = torch.linspace(0.5, 1, 16)
     papers = torch.tensor([[0.9, 0.9, 0.9], [-0.9, -0.9, -0.9]])
     inks = torch.tensor([[-0.5, 0.1, 0.6], [0.8, -0.2, 0.1]])
     images = papers[:, :, None, None] + (inks - papers)[:, :, None, None] * shape
-    first, second = contrast_channel(images)
-    assert torch.allclose(first, second, rtol=0.1, atol=0.02)
-    assert contrast_channel(torch.ones(1, 3, 28, 28)).abs().max() == 0
+    (outline, shading), (_, other) = garment_channels(images)
+    assert torch.equal(outline > 0, shape > 0)
+    # Bright ink on black and dark ink on white shade in opposite directions, by the same amount.
+    assert torch.allclose(shading, -other, atol=0.15)
+    assert shading[shape > 0].std() == pytest.approx(1, abs=0.1)
+    empty = torch.full((1, 3, 28, 28), 0.7, requires_grad=True)
+    channels = garment_channels(empty)
+    assert channels.abs().max() == 0
+    channels.square().sum().backward()
+    assert torch.isfinite(empty.grad).all()
+
+
+def test_soft_labels_pull_towards_the_teacher_and_leave_empty_scenes_aside():
+    soft = torch.tensor([[0.9] + [0.1 / 9] * 9] * 2)
+    garments = torch.tensor([0, EMPTY])
+    logits = torch.zeros(2, 11, requires_grad=True)
+    loss = soft_label_loss(logits, soft, garments)
+    expected = TEMPERATURE**2 * float((soft[0] * (soft[0] * 10).log()).sum())
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    loss.backward()
+    assert logits.grad[1].abs().max() == 0
+    assert logits.grad[0, 0] < 0 and (logits.grad[0, 1:10] > 0).all() and logits.grad[0, 10] == 0
 
 
 def test_free_slots_do_not_count_in_the_judges_loss():

@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     labels: torch.Tensor  # int64 (B, 5), all that the image shows; FREE where it does not apply
     asked: torch.Tensor  # int64 (B, 5), `labels` with FREE where the caption leaves a slot out
     photos: torch.Tensor  # uint8 (B, 28, 28), the photographs inside
+    rows: torch.Tensor  # int64 (B,), which photographs of the split these are
 
 
 def draw_labels(n: int, generator: torch.Generator, held_out: bool = False) -> torch.Tensor:
@@ -60,6 +61,14 @@ def draw_labels(n: int, generator: torch.Generator, held_out: bool = False) -> t
     return labels
 
 
+def all_labels() -> torch.Tensor:
+    """Every complete description once: int64 (3846, 5), 3,840 garments and 6 empty scenes."""
+    values = [torch.arange(EMPTY if slot == "garment" else len(v)) for slot, v in SLOTS.items()]
+    empty = torch.full((len(SLOTS["background"]), len(SLOTS)), FREE)
+    empty[:, 2], empty[:, 3] = EMPTY, torch.arange(len(empty))
+    return torch.cat([torch.cartesian_prod(*values), empty])
+
+
 def make_empty_(labels: torch.Tensor, rows: torch.Tensor) -> None:
     """Turn the rows (bool (B,)) of `labels` into empty scenes, in place."""
     labels[rows, 0] = labels[rows, 1] = labels[rows, 4] = FREE
@@ -77,8 +86,8 @@ def _rows_of_class(split: str) -> tuple[torch.Tensor, ...]:
     return tuple(torch.nonzero(labels == c)[:, 0] for c in range(EMPTY))
 
 
-def draw_photos(labels: torch.Tensor, split: str, generator: torch.Generator) -> torch.Tensor:
-    """A random photograph of the split for each row of labels: uint8 (B, 28, 28).
+def draw_rows(labels: torch.Tensor, split: str, generator: torch.Generator) -> torch.Tensor:
+    """Which photograph of the split each row of labels gets: int64 (B,).
 
     Its class is the row's garment; for an empty scene any photograph serves.
     """
@@ -89,7 +98,12 @@ def draw_photos(labels: torch.Tensor, split: str, generator: torch.Generator) ->
     for c in garment.unique().tolist():
         here = garment == c
         index[here] = rows[c][(fractions[here] * len(rows[c])).long()]
-    return load_fashion(split).images[index]
+    return index
+
+
+def draw_photos(labels: torch.Tensor, split: str, generator: torch.Generator) -> torch.Tensor:
+    """A random photograph of the split for each row of labels, uint8 (B, 28, 28): `draw_rows`."""
+    return load_fashion(split).images[draw_rows(labels, split, generator)]
 
 
 def draw_captions(labels: torch.Tensor, generator: torch.Generator) -> list[str]:
@@ -131,10 +145,11 @@ def scene_batches(
             n = max(1, len(labels) // 10)
             labels[:n] = draw_labels(n, generator, held_out=True)
         labels = labels.repeat_interleave(repeats, 0)
-        photos = draw_photos(labels, split, generator)
+        rows = draw_rows(labels, split, generator)
+        photos = load_fashion(split).images[rows]
         asked, words = _ask(labels[::repeats], free_share, generator)
         asked, words = (t.repeat_interleave(repeats, 0) for t in (asked, words))
-        yield Batch(compose(photos, labels).images, words, labels, asked, photos)
+        yield Batch(compose(photos, labels).images, words, labels, asked, photos, rows)
 
 
 def _ask(

@@ -22,6 +22,10 @@ NOTEBOOKS: dict[str, str] = {
     "start": "00_start_here",
     "gan": "01_gan",
     "vae": "02_vae",
+    "tokens": "03_image_tokens",
+    "gpt": "04_text_to_image",
+    "masked": "05_parallel_drawing",
+    "edit": "06_describe_and_edit",
 }
 
 # Two registered implementations must differ by this many tolerances somewhere, so that no result

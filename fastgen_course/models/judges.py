@@ -23,7 +23,7 @@ class JudgeConfig:
         dropout: share of penultimate features dropped in training.
         in_channels: 3 for scenes, 1 for plain photographs.
         activation: "relu" or "silu".
-        contrast: whether `contrast_channel` is a further input, the garment as a grey picture.
+        garment: whether `garment_channels` are two further inputs, the garment without its colour.
         grid: whether the last map is pooled to 4x4 places, which keeps where things are, instead of
             to its average and maximum.
     """
@@ -35,31 +35,39 @@ class JudgeConfig:
     dropout: float = 0.3
     in_channels: int = 3
     activation: str = "relu"
-    contrast: bool = False
+    garment: bool = False
     grid: bool = False
 
 
 # Different kernels, widths, depths, activations and seeds: what fools one need not fool the other.
-JUDGE_TRAIN = JudgeConfig(channels=(24, 48, 96), kernel=5, activation="silu")
-JUDGE_REPORT = JudgeConfig(channels=(32, 64, 128), convolutions=(1, 2, 2), contrast=True, grid=True)
+JUDGE_TRAIN = JudgeConfig(
+    channels=(24, 48, 96), kernel=5, activation="silu", garment=True, grid=True
+)
+JUDGE_REPORT = JudgeConfig(channels=(32, 64, 128), convolutions=(1, 2, 2), garment=True, grid=True)
 
 
 def _activation(name: str) -> nn.Module:
     return nn.SiLU() if name == "silu" else nn.ReLU()
 
 
-def contrast_channel(images: torch.Tensor) -> torch.Tensor:
-    """Images (B, C, H, W) as one grey map (B, 1, H, W): 0 on the paper, the garment bright.
+def garment_channels(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, H, W) as two grey maps (B, 2, H, W): where the garment is, how it is shaded.
 
-    The paper's colour is the median of the four corners; the map is each pixel's difference from
-    it along the mean difference, in units of its own deviation. So a garment looks alike in every
-    colour on every paper, which a small CNN would need many more steps to learn.
+    The paper's colour is the median of the four corners. The first map is the largest difference
+    from it over the colours; the second is the brightness inside that outline, less its mean and in
+    units of its deviation. A garment looks alike in every colour on every paper there, which a
+    small CNN would need many more steps to learn.
     """
     corners = images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
     difference = images - corners.median(2).values[:, :, None, None]
-    direction = F.normalize(difference.mean((2, 3), keepdim=True), dim=1)
-    grey = (difference * direction).sum(1, keepdim=True)
-    return grey / (grey.std((2, 3), keepdim=True) + 0.05)
+    outline = difference.abs().amax(1, keepdim=True)
+    inside = (5 * outline).clamp(max=1)
+    brightness = images.mean(1, keepdim=True)
+    area = inside.sum((2, 3), keepdim=True) + 1e-3
+    centred = brightness - (inside * brightness).sum((2, 3), keepdim=True) / area
+    variance = (inside * centred.square()).sum((2, 3), keepdim=True) / area
+    # The constant keeps the gradient finite where a scene is empty.
+    return torch.cat([outline, inside * centred / (variance + 0.005).sqrt()], 1)
 
 
 class SlotJudge(nn.Module):
@@ -73,7 +81,7 @@ class SlotJudge(nn.Module):
         super().__init__()
         self.config = config
         stages = []
-        previous = config.in_channels + config.contrast
+        previous = config.in_channels + 2 * config.garment
         for index, (width, depth) in enumerate(
             zip(config.channels, config.convolutions, strict=True)
         ):
@@ -99,8 +107,8 @@ class SlotJudge(nn.Module):
 
     def stage_outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The feature maps after each stage, (B, C, H, W) at sides 28, 14, 7."""
-        if self.config.contrast:
-            images = torch.cat([images, contrast_channel(images)], 1)
+        if self.config.garment:
+            images = torch.cat([images, garment_channels(images)], 1)
         outputs = []
         for stage in self.stages:
             images = stage(images)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fastgen_course.checkpoints import load_model
-from fastgen_course.datasets.captions import encode_words, parse
+from fastgen_course.datasets.captions import parse
+from fastgen_course.sampling.checks import checked_words
 from fastgen_course.show import to_uint8
 
 CHUNK = 256
@@ -40,7 +41,7 @@ def sample_generator(
     Raises `CaptionError` for an empty, overlong or unknown caption, and ValueError for a batch of
     zero, words or noise of another shape, noise that is not finite, or a chunk below 1.
     """
-    words = _checked_words(captions)
+    words = checked_words(captions)
     wanted = (len(words), model.config.noise)
     if noise is None:
         noise = torch.randn(wanted, generator=generator)
@@ -80,18 +81,3 @@ def draw(caption: str, seed: int = 0, model: nn.Module | None = None) -> np.ndar
 def base_generator() -> nn.Module:
     """GENERATOR_BASE with its shipped weights, in eval mode; loaded once."""
     return load_model("generator_base")
-
-
-def _checked_words(captions: Sequence[str] | Tensor) -> Tensor:
-    if isinstance(captions, str):
-        captions = [captions]
-    if not isinstance(captions, Tensor):
-        return encode_words(captions)
-    if captions.ndim != 2 or captions.dtype != torch.int64:
-        raise ValueError(
-            "words must be int64 of shape (B, L), as encode_words makes them; "
-            f"got {captions.dtype} {tuple(captions.shape)}."
-        )
-    if len(captions) == 0:
-        raise ValueError("the batch holds zero captions; give at least one.")
-    return captions

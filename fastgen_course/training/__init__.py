@@ -15,6 +15,10 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "generator_base": ("gan", "train_generator"),
     "digit_judge": ("digit_judge", "train_digit_judge"),
     "dcgan_digits": ("dcgan", "train_dcgan_digits"),
+    "tokenizer": ("tokenizer", "train_shipped_tokenizer"),
+    "tokenizer_16": ("tokenizer", "train_shipped_tokenizer"),
+    "gpt": ("gpt", "train_shipped_gpt"),
+    "masked": ("masked", "train_shipped_masked"),
     "vae_digits": ("vae", "train_shipped_vae"),
     "vae_fashion": ("vae", "train_shipped_vae"),
 }

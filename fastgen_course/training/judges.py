@@ -1,4 +1,9 @@
-"""Train the judges on compositions of train photos, all combinations included."""
+"""Train the judges on compositions of train photos, all combinations included.
+
+A judge learns the garment from its label and from what `judge_plain`, which reads the plain
+photograph, says of it: soft labels tell at once how alike a shirt and a coat are (Hinton et al.
+2015, "Distilling the Knowledge in a Neural Network").
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,9 @@ import hashlib
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
-from fastgen_course.checkpoints import save_checkpoint
+from fastgen_course.checkpoints import load_model, save_checkpoint
 from fastgen_course.datasets.captions import EMPTY, FREE, SLOTS
 from fastgen_course.datasets.fashion import load_fashion
 from fastgen_course.datasets.scenes import draw_labels, real_scenes, scene_batches
@@ -22,12 +28,15 @@ from fastgen_course.models.judges import (
 from fastgen_course.timing import machine
 from fastgen_course.training.loop import Training, cosine_with_warmup, set_rate
 
-# Steps of 128 scenes, at most half an hour on one core.
-RECIPES: dict[str, tuple[JudgeConfig, int, int]] = {
-    "judge_train": (JUDGE_TRAIN, 11, 3600),
-    "judge_report": (JUDGE_REPORT, 22, 6000),
+RATE = 2e-3  # AdamW's, at its height
+TEMPERATURE = 2.0  # of the soft labels, which are logits divided by it
+
+# (config, seed, steps, scenes a step), at most half an hour each on one core.
+RECIPES: dict[str, tuple[JudgeConfig, int, int, int]] = {
+    "judge_train": (JUDGE_TRAIN, 11, 9000, 64),
+    "judge_report": (JUDGE_REPORT, 22, 11_000, 64),
     # The same CNN on plain photographs says what composing costs.
-    "judge_plain": (replace(JUDGE_REPORT, in_channels=1, contrast=False), 22, 3000),
+    "judge_plain": (replace(JUDGE_REPORT, in_channels=1, garment=False), 22, 3000, 128),
 }
 
 
@@ -46,12 +55,37 @@ def _plain_batches(batch: int, generator: torch.Generator):
         rows = torch.randint(len(photos), (batch,), generator=generator)
         slots = torch.full((batch, len(SLOTS)), FREE)
         slots[:, 2] = labels[rows]
-        yield photos[rows, None].float() / 127.5 - 1, slots
+        yield photos[rows, None].float() / 127.5 - 1, slots, None
 
 
 def _scene_batches(batch: int, generator: torch.Generator):
+    soft = soft_garments()
     for scenes in scene_batches("train", batch, generator, held_out=None):
-        yield scenes.images, scenes.labels
+        yield scenes.images, scenes.labels, soft[scenes.rows]
+
+
+@torch.no_grad()
+def soft_garments() -> torch.Tensor:
+    """What `judge_plain` makes of each training photograph: shares (60000, 10) at TEMPERATURE."""
+    plain = load_model("judge_plain")
+    photos = load_fashion("train").images[:, None]
+    logits = [plain(part.float() / 127.5 - 1)["garment"] for part in photos.split(500)]
+    return (torch.cat(logits)[:, :EMPTY] / TEMPERATURE).softmax(1)
+
+
+def soft_label_loss(
+    logits: torch.Tensor, soft: torch.Tensor, garments: torch.Tensor
+) -> torch.Tensor:
+    """T^2 KL(soft || softmax(logits / T)), the mean over the scenes that are not empty.
+
+    Args:
+        logits: (B, 11) of the garment slot; the empty scene's is left aside.
+        soft: (B, 10), the teacher's shares at temperature T.
+        garments: (B,) int64, the true garment.
+    """
+    present = garments != EMPTY
+    ours = (logits[present, :EMPTY] / TEMPERATURE).log_softmax(1)
+    return TEMPERATURE**2 * F.kl_div(ours, soft[present], reduction="batchmean")
 
 
 @torch.no_grad()
@@ -81,33 +115,36 @@ def accuracies_on_test(judge: SlotJudge, n: int = 10_000, seed: int = 5) -> dict
 
 def train_judge(name: str, steps: int | None = None, quiet: bool = False) -> dict:
     """Train `judge_train`, `judge_report` or `judge_plain`; ships it and returns its card."""
-    config, seed, recipe_steps = RECIPES[name]
+    config, seed, recipe_steps, batch = RECIPES[name]
     steps = steps or recipe_steps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layer initialisation draws from the global generator
         judge = SlotJudge(config).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
+    optimiser = torch.optim.AdamW(judge.parameters(), lr=RATE, weight_decay=0.02)
     generator = torch.Generator().manual_seed(seed)
     training = Training(name, {"judge": judge, "optimiser": optimiser}, generator, steps)
     training.resume()
     make = _plain_batches if config.in_channels == 1 else _scene_batches
-    batches = make(128, generator)
+    batches = make(batch, generator)
 
     def step(index: int) -> dict[str, float]:
         judge.train()
-        set_rate(optimiser, 2e-3 * cosine_with_warmup(index, steps))
-        images, labels = next(batches)
+        set_rate(optimiser, RATE * cosine_with_warmup(index, steps))
+        images, labels, soft = next(batches)
         # Photographs of tops and bags have no left and right; mirrored shoes do no harm.
         if torch.rand((), generator=generator) < 0.5:
             images = images.flip(-1)
-        loss = slot_loss(judge(images.contiguous(memory_format=torch.channels_last)), labels)
+        logits = judge(images.contiguous(memory_format=torch.channels_last))
+        loss = slot_loss(logits, labels)
+        if soft is not None:
+            loss = loss + soft_label_loss(logits["garment"], soft, labels[:, 2])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         return {"loss": loss.item()}
 
     def report(index: int) -> None:
-        if index % 600 == 0:
+        if index % 1000 == 0:
             found = accuracies_on_test(judge, 2000)
             print(name, index, f"{training.seconds:.0f} s", found, flush=True)
 

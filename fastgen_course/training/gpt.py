@@ -1,0 +1,195 @@
+"""Train the language model that draws and describes: the shipped one and the size sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastgen_course.checkpoints import load_model, save_checkpoint
+from fastgen_course.datasets.captions import encode_words
+from fastgen_course.datasets.scenes import captions_of, scene_batches
+from fastgen_course.models.gpt import (
+    GPT,
+    GPT_BASE,
+    IGNORE,
+    Sequences,
+    describe_sequences,
+    draw_sequences,
+)
+from fastgen_course.models.tokenizer import Tokenizer
+from fastgen_course.models.transformer import Transformer, TransformerConfig, parameter_groups
+from fastgen_course.timing import machine
+from fastgen_course.training.judges import fashion_sha256
+from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, set_rate
+
+
+@dataclass(frozen=True)
+class GPTRecipe:
+    """How a language model over image tokens is trained.
+
+    Attributes:
+        steps: updates.
+        batch: pictures drawn an update.
+        described: pictures described an update, besides.
+        rate: the optimiser's learning rate at its height.
+        decay: weight decay of the matrices.
+        drop_caption: how often a picture has no caption at all, which guidance needs.
+        average: decay of the running average that is shipped.
+        seed: of weights and batches.
+    """
+
+    steps: int = 7000
+    batch: int = 48
+    described: int = 16
+    rate: float = 2e-3
+    decay: float = 0.05
+    drop_caption: float = 0.1
+    average: float = 0.998
+    seed: int = 4
+
+
+GPT_RECIPE = GPTRecipe()
+
+
+class TokenBatch(NamedTuple):
+    """Captioned pictures as tokens."""
+
+    words: Tensor  # int64 (B, MAX_WORDS), a row of zeros where the caption was dropped
+    plain: Tensor  # int64 (B, MAX_WORDS), the whole description in the plainest words
+    tokens: Tensor  # int64 (B, image_tokens)
+    labels: Tensor  # int64 (B, 5), all that the picture shows
+
+
+@torch.no_grad()
+def token_batches(
+    tokenizer: Tokenizer,
+    batch: int,
+    generator: torch.Generator,
+    drop_caption: float = 0.0,
+    split: str = "train",
+) -> Iterator[TokenBatch]:
+    """Endless captioned scenes as tokens, no held-out combination among them."""
+    tokenizer = tokenizer.eval().to(memory_format=torch.channels_last)
+    for scenes in scene_batches(split, batch, generator):
+        images = scenes.images.contiguous(memory_format=torch.channels_last)
+        dropped = torch.rand(batch, generator=generator) < drop_caption
+        yield TokenBatch(
+            scenes.words.masked_fill(dropped[:, None], 0),
+            encode_words(captions_of(scenes.labels)),
+            tokenizer.encode(images),
+            scenes.labels,
+        )
+
+
+def next_token_loss(model: Transformer, sequences: Sequences) -> Tensor:
+    """Mean cross-entropy of the tokens to predict, in nats a token: a scalar."""
+    logits = model(sequences.ids, sequences.positions)
+    return F.cross_entropy(logits.flatten(0, 1), sequences.targets.flatten(), ignore_index=IGNORE)
+
+
+def new_gpt(config: TransformerConfig, seed: int) -> GPT:
+    """A GPT with fresh weights drawn from the seed; the global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GPT(config)
+
+
+def train_gpt(
+    config: TransformerConfig = GPT_BASE,
+    recipe: GPTRecipe = GPT_RECIPE,
+    *,
+    tokenizer: Tokenizer | None = None,
+    name: str | None = None,
+    quiet: bool = False,
+) -> tuple[GPT, Training]:
+    """Minimise the cross-entropy of both orders; returns the running average of the weights.
+
+    The history holds `draw` (nats an image token) and `describe` (nats a word). With a `name` the
+    training is resumable.
+    """
+    tokenizer = tokenizer or load_model("tokenizer")
+    config = replace(config, image_tokens=tokenizer.config.tokens, codes=tokenizer.config.codes)
+    model = new_gpt(config, recipe.seed)
+    average = RunningAverage(model, recipe.average)
+    optimiser = torch.optim.AdamW(
+        parameter_groups(model, recipe.decay), lr=recipe.rate, betas=(0.9, 0.98)
+    )
+    generator = torch.Generator().manual_seed(recipe.seed)
+    batches = token_batches(tokenizer, recipe.batch, generator, recipe.drop_caption)
+    parts = {"model": model, "average": average, "optimiser": optimiser}
+    training = Training(name or "gpt_trial", parts, generator, recipe.steps)
+    if name:
+        training.resume()
+    else:
+        training.save_every_s = float("inf")
+
+    def step(index: int) -> dict[str, float]:
+        model.train()
+        set_rate(optimiser, recipe.rate * cosine_with_warmup(index, recipe.steps))
+        batch = next(batches)
+        draw = next_token_loss(model, draw_sequences(config, batch.words, batch.tokens))
+        some = slice(recipe.described)
+        describe = next_token_loss(
+            model, describe_sequences(config, batch.plain[some], batch.tokens[some])
+        )
+        optimiser.zero_grad(set_to_none=True)
+        (draw + describe).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        average.update(model)
+        return {"draw": draw.item(), "describe": describe.item()}
+
+    def report(index: int) -> None:
+        if index % 500 == 0 and not quiet:
+            recent = {k: round(v[-1], 4) for k, v in training.history.items()}
+            print(training.name, f"{training.seconds:.0f} s", recent, flush=True)
+
+    training.run(step, quiet=quiet, on_log=report)
+    return average.model, training
+
+
+@torch.no_grad()
+def gpt_metrics(
+    model: Transformer, tokenizer: Tokenizer, n: int = 2000, seed: int = 5
+) -> dict[str, float]:
+    """On real test scenes with plain captions: nats an image token drawn, nats a word described."""
+    generator = torch.Generator().manual_seed(seed)
+    sums = {"draw": 0.0, "describe": 0.0}
+    model.eval()
+    batches = token_batches(tokenizer, 200, generator, split="test")
+    for _ in range(n // 200):
+        batch = next(batches)
+        draw = draw_sequences(model.config, batch.plain, batch.tokens)
+        describe = describe_sequences(model.config, batch.plain, batch.tokens)
+        sums["draw"] += next_token_loss(model, draw).item()
+        sums["describe"] += next_token_loss(model, describe).item()
+    return {f"test_{key}_nats": value / (n // 200) for key, value in sums.items()}
+
+
+def train_shipped_gpt(name: str = "gpt", quiet: bool = False) -> dict:
+    """Train the shipped language model, resuming a killed run; ships it, returns its card."""
+    recipe = GPT_RECIPE
+    tokenizer = load_model("tokenizer")
+    model, training = train_gpt(GPT_BASE, recipe, tokenizer=tokenizer, name=name, quiet=quiet)
+    training.save()
+    card = save_checkpoint(
+        name,
+        model,
+        {
+            "seed": recipe.seed,
+            "recipe": asdict(recipe),
+            "command": f"python -m fastgen_course train {name}",
+            "data_sha256": fashion_sha256(),
+            "minutes": round(training.seconds / 60, 1),
+            "machine": machine(),
+            "metrics": gpt_metrics(model, tokenizer),
+            "history": {k: [round(x, 4) for x in v] for k, v in training.history.items()},
+        },
+    )
+    training.finish()
+    return card

@@ -35,7 +35,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "tokenizer": ("fastgen_course.models.tokenizer", "Tokenizer", "TokenizerConfig"),
     "tokenizer_16": ("fastgen_course.models.tokenizer", "Tokenizer", "TokenizerConfig"),
     "gpt": ("fastgen_course.models.gpt", "GPT", "TransformerConfig"),
-    "masked": ("fastgen_course.models.masked", "MaskedModel", "TransformerConfig"),
+    "masked": ("fastgen_course.models.masked", "MaskedModel", "MaskedConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
 }

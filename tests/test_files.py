@@ -154,7 +154,8 @@ def test_weights_are_stored_in_half_the_bytes_and_large_ones_stay_finite(own_dat
     assert {p.dtype for p in again.parameters()} == {torch.float32}
     assert again.heads["garment"].weight[0, 0] == torch.finfo(torch.float16).max
     for key, value in model.named_parameters():
-        assert torch.allclose(again.get_parameter(key), value.clamp(max=65504), rtol=1e-3, atol=1e-6)
+        stored = again.get_parameter(key)
+        assert torch.allclose(stored, value.clamp(max=65504), rtol=1e-3, atol=1e-6)
 
 
 def test_damaged_missing_and_unknown_weights_are_named(own_data):

@@ -6,6 +6,7 @@ model, which sees to the left and to the right, names them (MaskGIT, Chang et al
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,15 @@ from torch import Tensor
 
 from fastgen_course.models.transformer import Transformer, TransformerConfig
 
-MASKED_BASE = TransformerConfig(width=128, layers=6, heads=4, causal=False)
+
+@dataclass(frozen=True)
+class MaskedConfig(TransformerConfig):
+    """A transformer that sees both sides; sizes as in `TransformerConfig`."""
+
+    causal: bool = False
+
+
+MASKED_BASE = MaskedConfig(width=128, layers=6, heads=4)
 
 
 class MaskedModel(Transformer):

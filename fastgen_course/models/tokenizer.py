@@ -8,6 +8,7 @@ picture's words: 49 of them for the 7x7 grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -89,20 +90,50 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     return distances.argmin(-1)
 
 
+def move_codes(
+    counts: Tensor, sums: Tensor, z: Tensor, tokens: Tensor, decay: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of a codebook of running averages: its new counts (K,), sums and codes (K, D).
+
+    `counts` and `sums` are the running number and sum of the vectors that chose each code; the
+    batch brings vectors z (N, D) that chose `tokens` (N,). Both averages forget with `decay`
+    (van den Oord et al. 2017, appendix A.1), and a code is the quotient: the mean of its vectors.
+    """
+    n = torch.bincount(tokens, minlength=len(counts)).to(sums)
+    m = torch.zeros_like(sums).index_add(0, tokens, z)
+    counts = decay * counts + (1 - decay) * n
+    sums = decay * sums + (1 - decay) * m
+    return counts, sums, sums / counts.clamp(min=1e-6)[:, None]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The three functions a quantiser is made of: notebook 03 puts a reader's in their place."""
+
+    nearest: Callable[[Tensor, Tensor], Tensor] = nearest_code
+    through: Callable[[Tensor, Tensor], Tensor] = straight_through
+    move: Callable[..., tuple[Tensor, Tensor, Tensor]] = move_codes
+
+
+PIECES = Pieces()
+
+
 class GradientCodebook(nn.Module):
     """The codebook of the VQ-VAE paper: codes are parameters, pulled to the vectors they serve."""
 
-    def __init__(self, config: TokenizerConfig, commitment: float = 0.25) -> None:
+    def __init__(
+        self, config: TokenizerConfig, commitment: float = 0.25, pieces: Pieces = PIECES
+    ) -> None:
         super().__init__()
-        self.commitment = commitment
+        self.commitment, self.pieces = commitment, pieces
         self.codebook = nn.Parameter(torch.randn(config.codes, config.dim))
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantise z (..., dim); the loss is ||sg(z) - e||^2 + beta ||z - sg(e)||^2, a mean."""
-        tokens = nearest_code(z.detach(), self.codebook.detach())
+        tokens = self.pieces.nearest(z.detach(), self.codebook.detach())
         z_q = self.codebook[tokens]
         loss = F.mse_loss(z_q, z.detach()) + self.commitment * F.mse_loss(z, z_q.detach())
-        return Quantized(straight_through(z, z_q), tokens, loss)
+        return Quantized(self.pieces.through(z, z_q), tokens, loss)
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Code vectors (..., dim) of tokens (...)."""
@@ -123,9 +154,11 @@ class EMACodebook(nn.Module):
         decay: float = 0.99,
         commitment: float = 0.25,
         restart_below: float = 0.05,
+        pieces: Pieces = PIECES,
     ) -> None:
         super().__init__()
         self.decay, self.commitment, self.restart_below = decay, commitment, restart_below
+        self.pieces = pieces
         codebook = torch.randn(config.codes, config.dim)
         self.register_buffer("codebook", codebook)
         self.register_buffer("counts", torch.ones(config.codes))
@@ -133,20 +166,18 @@ class EMACodebook(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantise z (..., dim), loss: the commitment; in training mode the codebook moves."""
-        tokens = nearest_code(z.detach(), self.codebook)
+        tokens = self.pieces.nearest(z.detach(), self.codebook)
         z_q = self.codebook[tokens]
         if self.training:
             self._move(z.detach().flatten(0, -2), tokens.flatten())
         loss = self.commitment * F.mse_loss(z, z_q)
-        return Quantized(straight_through(z, z_q), tokens, loss)
+        return Quantized(self.pieces.through(z, z_q), tokens, loss)
 
     @torch.no_grad()
     def _move(self, z: Tensor, tokens: Tensor) -> None:
-        n = torch.bincount(tokens, minlength=len(self.counts)).to(z)
-        m = torch.zeros_like(self.sums).index_add_(0, tokens, z)
-        self.counts.lerp_(n, 1 - self.decay)
-        self.sums.lerp_(m, 1 - self.decay)
-        self.codebook.copy_(self.sums / self.counts.clamp(min=1e-6)[:, None])
+        moved = self.pieces.move(self.counts, self.sums, z, tokens, self.decay)
+        for mine, new in zip((self.counts, self.sums, self.codebook), moved, strict=True):
+            mine.copy_(new)
         dead = torch.nonzero(self.counts < self.restart_below * self.counts.mean())[:, 0]
         if len(dead):
             # Evenly spaced vectors of a random batch are a random choice that needs no generator.
@@ -167,8 +198,9 @@ class FSQ(nn.Module):
     there is no further loss.
     """
 
-    def __init__(self, config: TokenizerConfig) -> None:
+    def __init__(self, config: TokenizerConfig, pieces: Pieces = PIECES) -> None:
         super().__init__()
+        self.pieces = pieces
         levels = torch.tensor(config.levels)
         self.register_buffer("levels", levels, persistent=False)
         places = torch.cat([torch.ones(1, dtype=torch.int64), levels.cumprod(0)[:-1]])
@@ -183,7 +215,7 @@ class FSQ(nn.Module):
     def forward(self, z: Tensor) -> Quantized:
         """Quantise z (..., dim)."""
         bounded = self.bound(z)
-        integers = straight_through(bounded, bounded.round())
+        integers = self.pieces.through(bounded, bounded.round())
         tokens = ((integers.detach().round().long() + self.levels // 2) * self.places).sum(-1)
         return Quantized(integers / (self.levels // 2), tokens, z.new_zeros(()))
 
@@ -222,7 +254,7 @@ class Residual(nn.Module):
 class Tokenizer(nn.Module):
     """Pictures (B, 3, 28, 28) in [-1, 1] to words (B, tokens) and back."""
 
-    def __init__(self, config: TokenizerConfig = TOKENIZER) -> None:
+    def __init__(self, config: TokenizerConfig = TOKENIZER, pieces: Pieces = PIECES) -> None:
         super().__init__()
         self.config = config
         width, deep = config.width, config.deep
@@ -236,7 +268,7 @@ class Tokenizer(nn.Module):
             Residual(deep),
             nn.Conv2d(deep, config.dim, 1),
         )
-        self.quantizer = QUANTIZERS[config.quantizer](config)
+        self.quantizer = QUANTIZERS[config.quantizer](config, pieces=pieces)
         self.decoder = nn.Sequential(
             nn.Conv2d(config.dim, deep, 1),
             Residual(deep),
@@ -269,7 +301,7 @@ class Tokenizer(nn.Module):
         codes = self.latents(images)
         if isinstance(self.quantizer, FSQ):
             return self.quantizer(codes).tokens.flatten(1)
-        return nearest_code(codes, self.quantizer.codebook).flatten(1)
+        return self.quantizer.pieces.nearest(codes, self.quantizer.codebook).flatten(1)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Pictures (B, 3, 28, 28) in [-1, 1] from words (B, tokens).

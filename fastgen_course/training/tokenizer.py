@@ -12,8 +12,11 @@ from fastgen_course.checkpoints import load_model, save_checkpoint
 from fastgen_course.datasets.scenes import draw_labels, real_scenes, scene_batches
 from fastgen_course.models.judges import SlotJudge
 from fastgen_course.models.tokenizer import (
+    PIECES,
     TOKENIZER,
     TOKENIZER_16,
+    EMACodebook,
+    Pieces,
     Tokenizer,
     TokenizerConfig,
     perplexity,
@@ -47,11 +50,11 @@ TOKENIZER_RECIPE = TokenizerRecipe()
 SHIPPED: dict[str, TokenizerConfig] = {"tokenizer": TOKENIZER, "tokenizer_16": TOKENIZER_16}
 
 
-def new_tokenizer(config: TokenizerConfig, seed: int) -> Tokenizer:
+def new_tokenizer(config: TokenizerConfig, seed: int, pieces: Pieces = PIECES) -> Tokenizer:
     """A tokenizer with fresh weights drawn from the seed; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Tokenizer(config).to(memory_format=torch.channels_last)
+        return Tokenizer(config, pieces).to(memory_format=torch.channels_last)
 
 
 def feature_distance(judge: SlotJudge, images: Tensor, painted: Tensor) -> Tensor:
@@ -70,6 +73,8 @@ def train_tokenizer(
     config: TokenizerConfig,
     recipe: TokenizerRecipe = TOKENIZER_RECIPE,
     *,
+    pieces: Pieces = PIECES,
+    restarts: bool = True,
     name: str | None = None,
     quiet: bool = False,
     log_every: int = 100,
@@ -77,9 +82,12 @@ def train_tokenizer(
     """Minimise squared pixel error + the quantiser's loss + perceptual distance.
 
     The history holds `mse` (of pixels in [0, 1]), `quantizer`, `perplexity` (of one batch's words)
-    and `features`. With a `name` the training is resumable.
+    and `features`. `pieces` are the quantiser's functions; `restarts=False` leaves the dead codes
+    of an EMA codebook dead. With a `name` the training is resumable.
     """
-    model = new_tokenizer(config, recipe.seed)
+    model = new_tokenizer(config, recipe.seed, pieces)
+    if not restarts and isinstance(model.quantizer, EMACodebook):
+        model.quantizer.restart_below = 0.0
     judge = None
     if recipe.perceptual:
         judge = load_model("judge_train").to(memory_format=torch.channels_last)

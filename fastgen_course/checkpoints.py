@@ -36,6 +36,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "tokenizer_16": ("fastgen_course.models.tokenizer", "Tokenizer", "TokenizerConfig"),
     "gpt": ("fastgen_course.models.gpt", "GPT", "TransformerConfig"),
     "masked": ("fastgen_course.models.masked", "MaskedModel", "MaskedConfig"),
+    "edit_lora": ("fastgen_course.language.lora", "Adapter", "LoRAConfig"),
+    "editor": ("fastgen_course.models.editor", "Editor", "EditorConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
 }

@@ -24,6 +24,8 @@ class JudgeConfig:
         in_channels: 3 for scenes, 1 for plain photographs.
         activation: "relu" or "silu".
         garment: whether `garment_channels` are two further inputs, the garment without its colour.
+        magnifier: whether the middle of these two, enlarged from 20x20 to 28x28, are two more: a
+            small garment then looks like a large one.
         grid: whether the last map is pooled to 4x4 places, which keeps where things are, instead of
             to its average and maximum.
     """
@@ -36,6 +38,7 @@ class JudgeConfig:
     in_channels: int = 3
     activation: str = "relu"
     garment: bool = False
+    magnifier: bool = False
     grid: bool = False
 
 
@@ -43,7 +46,7 @@ class JudgeConfig:
 JUDGE_TRAIN = JudgeConfig(
     channels=(24, 48, 96), kernel=5, activation="silu", garment=True, grid=True
 )
-JUDGE_REPORT = JudgeConfig(channels=(32, 64, 128), convolutions=(1, 2, 2), garment=True, grid=True)
+JUDGE_REPORT = JudgeConfig(channels=(24, 64, 128), garment=True, magnifier=True, grid=True)
 
 
 def _activation(name: str) -> nn.Module:
@@ -81,7 +84,7 @@ class SlotJudge(nn.Module):
         super().__init__()
         self.config = config
         stages = []
-        previous = config.in_channels + 2 * config.garment
+        previous = config.in_channels + 2 * config.garment * (1 + config.magnifier)
         for index, (width, depth) in enumerate(
             zip(config.channels, config.convolutions, strict=True)
         ):
@@ -105,10 +108,19 @@ class SlotJudge(nn.Module):
             {slot: nn.Linear(config.features, len(values)) for slot, values in SLOTS.items()}
         )
 
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, 28, 28) and the further maps that the first convolution sees."""
+        if not self.config.garment:
+            return images
+        maps = garment_channels(images)
+        if self.config.magnifier:
+            middle = F.interpolate(maps[:, :, 4:24, 4:24], size=28, mode="bilinear")
+            maps = torch.cat([maps, middle], 1)
+        return torch.cat([images, maps], 1)
+
     def stage_outputs(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The feature maps after each stage, (B, C, H, W) at sides 28, 14, 7."""
-        if self.config.garment:
-            images = torch.cat([images, garment_channels(images)], 1)
+        images = self.inputs(images)
         outputs = []
         for stage in self.stages:
             images = stage(images)

@@ -19,6 +19,8 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "tokenizer_16": ("tokenizer", "train_shipped_tokenizer"),
     "gpt": ("gpt", "train_shipped_gpt"),
     "masked": ("masked", "train_shipped_masked"),
+    "edit_lora": ("edit_lora", "train_edit_lora"),
+    "editor": ("editor", "train_shipped_editor"),
     "vae_digits": ("vae", "train_shipped_vae"),
     "vae_fashion": ("vae", "train_shipped_vae"),
 }

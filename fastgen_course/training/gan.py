@@ -31,12 +31,12 @@ class GANRecipe:
         seed: of weights, batches and noise.
     """
 
-    steps: int = 5000
+    steps: int = 6500
     batch: int = 64
-    pack: int = 1
+    pack: int = 2
     generator_rate: float = 8e-4
     discriminator_rate: float = 8e-4
-    slot_weight: float = 0.2
+    slot_weight: float = 0.15
     average: float = 0.999
     seed: int = 7
 

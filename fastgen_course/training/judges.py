@@ -8,7 +8,6 @@ photograph, says of it: soft labels tell at once how alike a shirt and a coat ar
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +33,14 @@ TEMPERATURE = 2.0  # of the soft labels, which are logits divided by it
 # (config, seed, steps, scenes a step), at most half an hour each on one core.
 RECIPES: dict[str, tuple[JudgeConfig, int, int, int]] = {
     "judge_train": (JUDGE_TRAIN, 11, 9000, 64),
-    "judge_report": (JUDGE_REPORT, 22, 11_000, 64),
+    "judge_report": (JUDGE_REPORT, 22, 9000, 64),
     # The same CNN on plain photographs says what composing costs.
-    "judge_plain": (replace(JUDGE_REPORT, in_channels=1, garment=False), 22, 3000, 128),
+    "judge_plain": (
+        JudgeConfig(channels=(32, 64, 128), convolutions=(1, 2, 2), in_channels=1, grid=True),
+        22,
+        3000,
+        128,
+    ),
 }
 
 

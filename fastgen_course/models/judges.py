@@ -46,7 +46,10 @@ class JudgeConfig:
 JUDGE_TRAIN = JudgeConfig(
     channels=(24, 48, 96), kernel=5, activation="silu", garment=True, grid=True
 )
-JUDGE_REPORT = JudgeConfig(channels=(24, 64, 128), garment=True, magnifier=True, grid=True)
+JUDGE_REPORT = JudgeConfig(
+    channels=(24, 64, 128), dropout=0.1, garment=True, magnifier=True, grid=True
+)
+JUDGE_PLAIN = JudgeConfig(channels=(32, 64, 128), convolutions=(1, 2, 2), in_channels=1, grid=True)
 
 
 def _activation(name: str) -> nn.Module:

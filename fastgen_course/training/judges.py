@@ -8,6 +8,7 @@ photograph, says of it: soft labels tell at once how alike a shirt and a coat ar
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from fastgen_course.datasets.captions import EMPTY, FREE, SLOTS
 from fastgen_course.datasets.fashion import load_fashion
 from fastgen_course.datasets.scenes import draw_labels, real_scenes, scene_batches
 from fastgen_course.models.judges import (
+    JUDGE_PLAIN,
     JUDGE_REPORT,
     JUDGE_TRAIN,
     JudgeConfig,
@@ -30,17 +32,27 @@ from fastgen_course.training.loop import Training, cosine_with_warmup, set_rate
 RATE = 2e-3  # AdamW's, at its height
 TEMPERATURE = 2.0  # of the soft labels, which are logits divided by it
 
-# (config, seed, steps, scenes a step), at most half an hour each on one core.
-RECIPES: dict[str, tuple[JudgeConfig, int, int, int]] = {
-    "judge_train": (JUDGE_TRAIN, 11, 9000, 64),
-    "judge_report": (JUDGE_REPORT, 22, 9000, 64),
-    # The same CNN on plain photographs says what composing costs.
-    "judge_plain": (
-        JudgeConfig(channels=(32, 64, 128), convolutions=(1, 2, 2), in_channels=1, grid=True),
-        22,
-        3000,
-        128,
-    ),
+
+class JudgeRecipe(NamedTuple):
+    """How a judge is trained, within half an hour on one core.
+
+    `mirrored` shows half of the batches mirrored: photographs of tops and bags have no left and
+    right. But shoes have: all of them point to the left, and a judge that has to know them mirrored
+    too, in as many steps, knows them less well.
+    """
+
+    config: JudgeConfig
+    seed: int
+    steps: int
+    batch: int
+    mirrored: bool
+
+
+RECIPES: dict[str, JudgeRecipe] = {
+    "judge_train": JudgeRecipe(JUDGE_TRAIN, 11, 9000, 64, True),
+    "judge_report": JudgeRecipe(JUDGE_REPORT, 22, 9000, 64, False),
+    # A CNN of the same kind on plain photographs says what composing costs.
+    "judge_plain": JudgeRecipe(JUDGE_PLAIN, 22, 3000, 128, True),
 }
 
 
@@ -119,7 +131,7 @@ def accuracies_on_test(judge: SlotJudge, n: int = 10_000, seed: int = 5) -> dict
 
 def train_judge(name: str, steps: int | None = None, quiet: bool = False) -> dict:
     """Train `judge_train`, `judge_report` or `judge_plain`; ships it and returns its card."""
-    config, seed, recipe_steps, batch = RECIPES[name]
+    config, seed, recipe_steps, batch, mirrored = RECIPES[name]
     steps = steps or recipe_steps
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layer initialisation draws from the global generator
@@ -135,8 +147,7 @@ def train_judge(name: str, steps: int | None = None, quiet: bool = False) -> dic
         judge.train()
         set_rate(optimiser, RATE * cosine_with_warmup(index, steps))
         images, labels, soft = next(batches)
-        # Photographs of tops and bags have no left and right; mirrored shoes do no harm.
-        if torch.rand((), generator=generator) < 0.5:
+        if mirrored and torch.rand((), generator=generator) < 0.5:
             images = images.flip(-1)
         logits = judge(images.contiguous(memory_format=torch.channels_last))
         loss = slot_loss(logits, labels)

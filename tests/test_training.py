@@ -141,7 +141,7 @@ def test_the_garment_channels_are_the_same_in_every_colour():
     assert torch.equal(outline > 0, shape > 0)
     # Bright ink on black and dark ink on white shade in opposite directions, by the same amount.
     assert torch.allclose(shading, -other, atol=0.15)
-    assert shading[shape > 0].std() == pytest.approx(1, abs=0.1)
+    assert shading[shape > 0].std() == pytest.approx(1, abs=0.15)
     empty = torch.full((1, 3, 28, 28), 0.7, requires_grad=True)
     channels = garment_channels(empty)
     assert channels.abs().max() == 0
@@ -228,7 +228,7 @@ def test_the_gan_never_sees_a_held_out_combination():
 def test_each_training_exists_and_an_unknown_one_is_named():
     for name in TRAINERS:
         assert name in MODELS and callable(trainer(name))
-    with pytest.raises(ValueError, match="there is no training 'gpt'; choose from"):
-        trainer("gpt")
+    with pytest.raises(ValueError, match="there is no training 'gpt9'; choose from"):
+        trainer("gpt9")
     with pytest.raises(KeyError):
         train_judge("generator_base")

@@ -133,6 +133,12 @@ def train_tokenizer(
 
 
 @torch.no_grad()
+def reconstruct(model: Tokenizer, images: Tensor, batch: int = 250) -> Tensor:
+    """Pictures (B, 3, 28, 28) through words and back, clamped to [-1, 1]."""
+    return torch.cat([model.decode(model.encode(part)) for part in images.split(batch)])
+
+
+@torch.no_grad()
 def tokenizer_metrics(model: Tokenizer, n: int = 10_000, seed: int = 5) -> dict[str, float]:
     """On real test scenes: squared error in [0, 1], perplexity of the words, words never used."""
     generator = torch.Generator().manual_seed(seed)

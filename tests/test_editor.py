@@ -7,8 +7,10 @@ from fastgen_course.datasets.captions import EMPTY, FREE, attributes_of, held_ou
 from fastgen_course.datasets.compose import compose
 from fastgen_course.datasets.edits import change_labels, draw_changes, edit_batches
 from fastgen_course.datasets.scenes import draw_labels
-from fastgen_course.models.editor import Editor, EditorConfig, silhouette_iou
+from fastgen_course.metrics.silhouette import intersection_over_union, silhouettes
+from fastgen_course.models.editor import Editor, EditorConfig
 from fastgen_course.models.tokenizer import Tokenizer
+from fastgen_course.sampling.edit import edit_tokens, restore_tokens
 from fastgen_course.training.editor import edit_token_batches, low_resolution
 
 
@@ -89,12 +91,33 @@ def test_the_editor_learns_a_colour_change_it_can_see():
     assert mask[batch.masks].mean() > mask[~batch.masks].mean() + 0.3
 
 
+def test_silhouettes_of_real_scenes_are_those_of_compose():
+    edits = next(edit_batches("test", 300, _generator(7)))
+    found = silhouettes(edits.target)
+    agreement = intersection_over_union(found, edits.target_masks)
+    assert agreement.mean() > 0.93
+    empty = edits.after[:, 2] == EMPTY
+    assert (agreement[empty] == 1).all()
+    assert intersection_over_union(found[~empty], found[~empty].roll(1, 0)).mean() < 0.7
+
+
+def test_instructions_and_pictures_come_in_pairs():
+    editor = Editor(EditorConfig(width=16, layers=1, heads=2))
+    tokens = torch.randint(512, (2, 49), generator=_generator(8))
+    edited = edit_tokens(editor, tokens, ["green", "a small red bag"])
+    alone = edit_tokens(editor, tokens[:1], ["green"])
+    assert torch.equal(edited.tokens[:1], alone.tokens)
+    assert restore_tokens(editor, tokens).masks.shape == (2, 28, 28)
+    with pytest.raises(ValueError, match="one instruction a picture"):
+        edit_tokens(editor, tokens, ["green"])
+
+
 def test_iou_and_low_resolution_by_hand():
     first = torch.zeros(2, 28, 28, dtype=torch.bool)
     second = first.clone()
     first[0, :4, :4] = True
     second[0, 2:6, :4] = True
-    assert silhouette_iou(first, second).tolist() == pytest.approx([8 / 24, 1.0])
+    assert intersection_over_union(first, second).tolist() == pytest.approx([8 / 24, 1.0])
     labels = torch.tensor([[1, 0, 0, 0, 0]])
     photo = torch.randint(0, 255, (1, 28, 28), generator=_generator(6)).to(torch.uint8)
     image = compose(photo, labels).images

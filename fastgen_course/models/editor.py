@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from fastgen_course.models.masked import MaskedConfig, MaskedModel
@@ -61,11 +60,3 @@ class Editor(MaskedModel):
         batch = len(pieces)
         grid = pieces.view(batch, self.side, self.side, self.pixels, self.pixels)
         return grid.permute(0, 1, 3, 2, 4).reshape(batch, 28, 28)
-
-
-@torch.no_grad()
-def silhouette_iou(ours: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union of masks (B, 28, 28): (B,); 1 where both are empty."""
-    both = (ours & target).sum((1, 2))
-    either = (ours | target).sum((1, 2))
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)

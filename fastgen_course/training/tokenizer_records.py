@@ -2,7 +2,7 @@
 
     python -m fastgen_course.training.tokenizer_records [compare|quality]
 
-`compare` trains five small variants at one budget (resumable, about two minutes each on an idle
+`compare` trains five tokenizers at one short budget (resumable, one to two minutes each on an idle
 core) and scores them; `quality` scores the shipped tokenizer. `train` does only the trainings of
 `compare`.
 """
@@ -33,7 +33,7 @@ from fastgen_course.training.tokenizer import (
 
 COMMAND = "python -m fastgen_course.training.tokenizer_records"
 # Pixels and the quantiser's loss alone: a perceptual term would favour whoever learns it first.
-COMPARE_RECIPE = TokenizerRecipe(steps=1000, batch=32, perceptual=0.0, seed=11)
+COMPARE_RECIPE = TokenizerRecipe(steps=600, batch=32, perceptual=0.0, seed=11)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def score_words(
 
 
 def record_compare() -> None:
-    """Train and score every variant; about two minutes of training each on an idle core."""
+    """Train and score every variant."""
     reference = reference_features("test")
     for name, variant in VARIANTS.items():
         model = train_variant(name, quiet=True)

@@ -319,8 +319,9 @@ def word_table_figure(
         )
         row[0].imshow(word_map(tokens, word), cmap="Greys", vmin=0)
         places = word_places(tokens, word, 300)
-        mean = word_patches(painted, places, side).mean(0)
-        row[1].imshow(to_uint8(mean), interpolation="nearest")
+        if len(places):
+            mean = word_patches(painted, places, side).mean(0)
+            row[1].imshow(to_uint8(mean), interpolation="nearest")
         shown = word_patches(images, places[:examples], side, margin)
         for axis, patch in zip(row[2:], shown, strict=False):
             axis.imshow(to_uint8(patch), interpolation="nearest")

@@ -39,7 +39,7 @@ class TokenizerRecipe:
         seed: of weights and batches.
     """
 
-    steps: int = 6000
+    steps: int = 5000
     batch: int = 64
     rate: float = 1.5e-3
     perceptual: float = 0.02

@@ -340,7 +340,7 @@ def painting_figure(
 ) -> Figure:
     """The static figure beside the painter: a scene, its words decoded, and repainted versions.
 
-    versions: title -> words (tokens,). Changed places are framed.
+    versions: title -> words (tokens,). Changed places are framed where they are the minority.
     """
     pictures = [("scene", to_uint8(image), [])]
     side = model.config.side
@@ -351,7 +351,7 @@ def painting_figure(
     for axis, (title, picture, changed) in zip(axes, pictures, strict=True):
         axis.imshow(picture, interpolation="nearest")
         cell = PIXELS / side
-        for place in changed if len(changed) < side**2 else []:
+        for place in changed if len(changed) <= side**2 / 2 else []:
             corner = (place % side * cell - 0.5, place // side * cell - 0.5)
             axis.add_patch(Rectangle(corner, cell, cell, fill=False, ec="magenta", lw=0.8))
         axis.set_title(title, fontsize=9)

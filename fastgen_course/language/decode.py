@@ -18,10 +18,16 @@ Node = dict[int, "Node"]  # a token to what may follow it; END leads to an empty
 
 
 @torch.inference_mode()
-def greedy(model: Llama, prompt: Sequence[int], limit: int = 40) -> list[int]:
-    """The most likely token, one after another, until END or `limit` tokens."""
+def greedy(
+    model: Llama, prompt: Sequence[int], limit: int = 40, cache: Cache | None = None
+) -> list[int]:
+    """The most likely token, one after another, until END or `limit` tokens.
+
+    `cache` holds what stands before `prompt`, here and in the functions below.
+    """
     answer: list[int] = []
-    logits, cache = model(torch.tensor([prompt]))
+    states, cache = model.states(torch.tensor([prompt]), cache)
+    logits = model.head(states[:, -1:])
     while len(answer) < limit:
         token = int(logits[0, -1].argmax())
         if token == END:
@@ -68,7 +74,9 @@ class Spelled:
 
 
 @torch.inference_mode()
-def constrained(model: Llama, prompt: Sequence[int], trie: Node) -> Spelled:
+def constrained(
+    model: Llama, prompt: Sequence[int], trie: Node, cache: Cache | None = None
+) -> Spelled:
     """Greedy, but only along `trie`: the answer is always one of its texts, right or wrong.
 
     Where one token alone is allowed nothing needs to be asked: it waits and goes in with the next
@@ -76,7 +84,7 @@ def constrained(model: Llama, prompt: Sequence[int], trie: Node) -> Spelled:
     """
     answer: list[int] = []
     shares: list[float] = []
-    pending, cache, node = list(prompt), None, trie
+    pending, node = list(prompt), trie
     while node:
         if len(node) == 1:
             token = next(iter(node))
@@ -96,17 +104,21 @@ def constrained(model: Llama, prompt: Sequence[int], trie: Node) -> Spelled:
 
 
 @torch.inference_mode()
-def prefill(model: Llama, prompt: Sequence[int]) -> Cache:
+def prefill(model: Llama, prompt: Sequence[int], cache: Cache | None = None) -> Cache:
     """The cache after `prompt`, for many continuations."""
-    return model.states(torch.tensor([prompt]))[1]
+    return model.states(torch.tensor([prompt]), cache)[1]
 
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: Llama, prompt: Sequence[int], candidates: Sequence[Sequence[int]]
+    model: Llama,
+    prompt: Sequence[int],
+    candidates: Sequence[Sequence[int]],
+    cache: Cache | None = None,
 ) -> torch.Tensor:
     """log p(candidate, END | prompt) in nats, (N,): the prompt runs once for all of them."""
-    cache = prefill(model, prompt[:-1]) if len(prompt) > 1 else None
+    if len(prompt) > 1:
+        cache = prefill(model, prompt[:-1], cache)
     rows = [[prompt[-1], *candidate, END] for candidate in candidates]
     width = max(map(len, rows))
     tokens = torch.tensor([row + [END] * (width - len(row)) for row in rows])

@@ -68,7 +68,7 @@ BIGGER = ("bigger", "larger", "enlarge", "enlarged", "scale up", "scale it up", 
 SMALLER = ("smaller", "shrink", "shrunk", "reduce", "scale down", "scale it down", "tinier")
 
 REMOVE = ("remove", "delete", "erase", "take away", "get rid of", "clear", "empty", "no garment")
-REMOVE += ("nothing left", "without any garment", "no clothes", "vanish", "disappear")
+REMOVE += ("away", "nothing left", "without any garment", "no clothes", "vanish", "disappear")
 PLAIN = ("nothing behind", "no background", "plain background", "blank background", "no backdrop")
 
 # Where the backdrop is meant: "pink" beside one of these is the pale pink of a background.

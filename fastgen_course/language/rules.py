@@ -80,6 +80,9 @@ def read_request(text: str, source: Attributes | None = None) -> Reading:
         removed = False  # "take the coat away and put a boot there"
     if wanted.get("garment") == "nothing":
         removed = True
+    if source and "garment" not in wanted:  # "without the coat", "no more boots"
+        gone = [m for m in mentions if m.slot == "garment" and m.value == source.garment and m.old]
+        removed |= any({"without", "no"} & set(tokens[max(0, m.start - 3) : m.start]) for m in gone)
     return Reading(wanted, removed, tuple(unknown))
 
 

@@ -43,7 +43,7 @@ class GPTRecipe:
         seed: of weights and batches.
     """
 
-    steps: int = 5000
+    steps: int = 7000
     batch: int = 48
     described: int = 16
     rate: float = 2e-3

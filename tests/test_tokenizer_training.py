@@ -16,8 +16,10 @@ from fastgen_course.training.tokenizer import (
     train_tokenizer,
 )
 from fastgen_course.training.tokenizer_words import (
+    busy_squares,
     change_of_word,
     encode_all,
+    explained_by_word,
     word_map,
     word_patches,
     word_places,
@@ -113,6 +115,27 @@ def test_change_of_word_is_zero_for_the_same_word_and_local():
     change = change_of_word(model, tokens, 24, others)
     assert change.shape == (28, 28)
     assert change[12:16, 12:16].mean() > 4 * change[:4].mean()
+
+
+def test_explained_by_word():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(8, (40, 49), generator=generator)
+    colours = torch.rand(8, 3, generator=generator)
+    tiles = colours[tokens].view(40, 7, 7, 3).permute(0, 3, 1, 2)
+    images = tiles.repeat_interleave(4, 2).repeat_interleave(4, 3)  # every word one flat colour
+    assert explained_by_word(images, tokens, 8) == pytest.approx(1, abs=1e-5)
+    shuffled = tokens[:, torch.randperm(49, generator=generator)]
+    assert explained_by_word(images, shuffled, 8) < 0.05
+    noise = images + images.std() * torch.randn(images.shape, generator=generator)
+    assert explained_by_word(noise, tokens, 8) == pytest.approx(0.5, abs=0.05)
+    # Only the first twenty pictures are noisy: a choice of places tells them apart.
+    noise[20:] = images[20:]
+    rows = torch.arange(40)[:, None].expand(-1, 49)
+    clean = explained_by_word(noise, tokens, 8, rows >= 20)
+    assert clean > 0.9 > explained_by_word(noise, tokens, 8, rows < 20)
+    assert busy_squares(images, 7).sum() == 0
+    images[3, :, 4:6, 8:12] += 0.5  # half of one square
+    assert torch.nonzero(busy_squares(images, 7)).tolist() == [[3, 9]]
 
 
 def test_records_refuse_an_unknown_name(capsys):

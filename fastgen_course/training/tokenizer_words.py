@@ -71,3 +71,36 @@ def change_of_word(model: Tokenizer, tokens: Tensor, place: int, words: Tensor) 
     changed[:, place] = words
     difference = (model.decode(changed) - model.decode(tokens)) / 2
     return difference.square().mean((0, 1)).sqrt()
+
+
+def squares_of(images: Tensor, side: int) -> Tensor:
+    """The places' pixels of pictures (N, C, 28, 28): (N, side * side, C, cell * cell)."""
+    cell = PIXELS // side
+    cut = torch.nn.functional.unfold(images, cell, stride=cell)  # (N, C * cell * cell, T)
+    return cut.mT.unflatten(2, (images.shape[1], cell * cell))
+
+
+def busy_squares(images: Tensor, side: int, deviation: float = 0.05) -> Tensor:
+    """Which places hold more than plain colour: bool (N, side * side).
+
+    Those whose pixels deviate by more than `deviation` (in [-1, 1], a mean over channels).
+    """
+    return squares_of(images, side).std(3).mean(2) > deviation
+
+
+def explained_by_word(
+    images: Tensor, tokens: Tensor, codes: int, places: Tensor | None = None
+) -> float:
+    """How much a word alone says about its own pixels: share of their variance, at most 1.
+
+    images (N, 3, 28, 28) and their words (N, T). Each square is compared with the mean of all
+    squares of the same word; 1 would mean that a word always stands for the same pixels. `places`,
+    bool (N, T), picks the squares that are compared.
+    """
+    patches = squares_of(images, round(tokens.shape[1] ** 0.5)).flatten(2).flatten(0, 1)
+    words = tokens.flatten()
+    n = torch.bincount(words, minlength=codes).clamp(min=1)[:, None]
+    means = patches.new_zeros(codes, patches.shape[1]).index_add(0, words, patches) / n
+    chosen = slice(None) if places is None else places.flatten()
+    within = (patches - means[words])[chosen].square().sum()
+    return 1 - float(within / (patches[chosen] - patches[chosen].mean(0)).square().sum())

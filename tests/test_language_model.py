@@ -19,7 +19,12 @@ from fastgen_course.language.decode import (
 )
 from fastgen_course.language.gguf_file import NoLanguageModel, gguf_path, load_llama, load_tokenizer
 from fastgen_course.language.smollm import SMOLLM2_135M, rotate
-from tests.helpers_language import LetterTokenizer, require_language_model, tiny_llama
+from tests.helpers_language import (
+    LetterTokenizer,
+    require_language_model,
+    skip_or_fail,
+    tiny_llama,
+)
 
 TEXTS = (
     "a small red sneaker on a white background, photo style",
@@ -40,8 +45,11 @@ def llama():
 def theirs():
     """(model, tokenizer) as transformers reads the same GGUF."""
     require_language_model()
-    transformers = pytest.importorskip("transformers", reason="the [test] extra is not installed")
-    pytest.importorskip("accelerate", reason="the [test] extra is not installed")
+    try:
+        import accelerate  # noqa: F401  what transformers reads a GGUF with
+        import transformers
+    except ModuleNotFoundError as error:
+        skip_or_fail(f"{error.name} of the [test] extra is not installed")
     path = gguf_path()
     model = transformers.AutoModelForCausalLM.from_pretrained(
         str(path.parent), gguf_file=path.name, dtype=torch.float32

@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch loads when a command needs it
+    import torch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,12 +50,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    draw = commands.add_parser("draw", help="draw a caption with the one-step generator")
+    draw = commands.add_parser("draw", help="draw a caption")
     draw.add_argument("caption", help='e.g. "a small red sneaker on a white background"')
     draw.add_argument("--out", type=Path, default=Path("picture.png"), help="a .png file to write")
     draw.add_argument("--seed", type=int, default=0, help="another seed, another picture")
     draw.add_argument("--enlarge", type=int, default=8, help="screen pixels per pixel (1 to 32)")
+    draw.add_argument(
+        "--model",
+        choices=("generator_base", "gpt"),
+        default="generator_base",
+        help="the one-step generator, or the language model over image tokens",
+    )
     draw.set_defaults(run=_draw)
+
+    describe = commands.add_parser("describe", help="say what a picture shows that `draw` wrote")
+    describe.add_argument("file", type=Path, help="a .png of 28x28 pixels, enlarged or not")
+    describe.set_defaults(run=_describe)
 
     results = commands.add_parser("results", help="every recorded figure and its command")
     results.add_argument("area", nargs="?", help="one area only, e.g. vae")
@@ -61,6 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train shipped weights again (goes on after a kill)")
     train.add_argument("name", nargs="?", help="which weights; without a name, the list")
     train.set_defaults(run=_train)
+
+    scale = commands.add_parser("scale", help="draw a file of captions across workers")
+    scale.add_argument("prompts", type=Path, help="a text file, one caption a line")
+    scale.add_argument("--out", type=Path, required=True, help="a folder; a killed run goes on")
+    scale.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    scale.add_argument("--model", default="generator_base", help="shipped weights that draw")
+    scale.add_argument("--images", type=int, help="how many; without it, one a caption")
+    scale.add_argument("--seed", type=int, default=0, help="another seed, other pictures")
+    scale.add_argument("--batch", type=int, default=64, help="pictures drawn at once")
+    scale.add_argument("--shard", type=int, default=512, help="pictures a file, whole batches")
+    scale.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    scale.add_argument("--address", help="a running Ray cluster (auto finds one)")
+    scale.set_defaults(run=_scale)
 
     notebooks = commands.add_parser("notebooks", help="re-execute notebooks and normalise them")
     notebooks.add_argument("names", nargs="*", help="e.g. 02; without a name, all")
@@ -81,10 +108,8 @@ def _draw(options: argparse.Namespace) -> None:
     import torch
     from PIL import Image
 
-    from fastgen_course.checkpoints import load_model
     from fastgen_course.datasets.captions import parse
     from fastgen_course.files import atomic_write
-    from fastgen_course.sampling.one_step import sample_generator
     from fastgen_course.show import to_uint8
     from fastgen_course.timing import measure
 
@@ -93,10 +118,10 @@ def _draw(options: argparse.Namespace) -> None:
     if not 1 <= options.enlarge <= 32:
         raise ValueError(f"--enlarge must be 1 to 32, got {options.enlarge}.")
     parse(options.caption)  # a caption that cannot be read stops here, before weights are loaded
-    model = load_model("generator_base")
+    draw = _drawer(options.model)
     generator = torch.Generator().manual_seed(options.seed)
-    image = sample_generator(model, [options.caption], generator=generator)
-    timing = measure(lambda: sample_generator(model, [options.caption], generator=generator))
+    image = draw([options.caption], generator)
+    timing = measure(lambda: draw([options.caption], generator))
     picture = Image.fromarray(to_uint8(image)[0])
     size = (picture.width * options.enlarge, picture.height * options.enlarge)
     with atomic_write(options.out) as temporary:
@@ -105,6 +130,50 @@ def _draw(options: argparse.Namespace) -> None:
         f"{options.out}: {picture.width}x{picture.height} pixels, {timing.median_ms:.2f} ms median "
         f"(p90 {timing.p90_ms:.2f} ms, {timing.repeats} repeats, batch 1, "
         f"{timing.threads} threads, {timing.device})"
+    )
+
+
+def _drawer(name: str) -> Callable[[list[str], torch.Generator], torch.Tensor]:
+    """`draw(captions, generator)` of a shipped model: images (B, 3, 28, 28)."""
+    from fastgen_course.checkpoints import load_model
+    from fastgen_course.sampling.gpt import draw_images
+    from fastgen_course.sampling.one_step import sample_generator
+
+    if name == "gpt":
+        gpt, tokenizer = load_model("gpt"), load_model("tokenizer")
+        return lambda captions, generator: draw_images(
+            gpt, tokenizer, captions, generator=generator
+        )
+    model = load_model(name)
+    return lambda captions, generator: sample_generator(model, captions, generator=generator)
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from fastgen_course.checkpoints import load_model
+    from fastgen_course.datasets.captions import render
+    from fastgen_course.sampling.gpt import describe_tokens, unlike_any
+    from fastgen_course.sampling.picture_files import read_picture, to_model
+    from fastgen_course.timing import measure
+
+    image = to_model(read_picture(options.file))[None]
+    gpt, tokenizer = load_model("gpt"), load_model("tokenizer")
+
+    def describe() -> list:
+        return describe_tokens(gpt, tokenizer.encode(image))
+
+    (found,) = describe()
+    timing = measure(describe)
+    print(render(found))
+    for slot, value in asdict(found).items():
+        if value is not None:
+            print(f"  {slot}: {value}")
+    if unlike_any(tokenizer, image)[0]:
+        print("  (a guess: the picture looks like nothing that the course draws)")
+    print(
+        f"{timing.median_ms:.2f} ms median (p90 {timing.p90_ms:.2f} ms, {timing.repeats} repeats, "
+        f"batch 1, {timing.threads} threads, {timing.device})"
     )
 
 
@@ -130,6 +199,18 @@ def _train(options: argparse.Namespace) -> None:
         return
     card = train(options.name)
     print(f"{options.name} is shipped: {card['parameters']:,} parameters, {card['bytes']:,} bytes.")
+
+
+def _scale(options: argparse.Namespace) -> None:
+    from fastgen_course.runtimes.scale import draw_many
+
+    settings = ("workers", "model", "images", "seed", "batch", "shard", "device", "address")
+    report = draw_many(
+        options.prompts, options.out, **{name: getattr(options, name) for name in settings}
+    )
+    if report.skipped:
+        print(report.skipped, file=sys.stderr)
+    print(report)
 
 
 def _notebooks(options: argparse.Namespace) -> None:

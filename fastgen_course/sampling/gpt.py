@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -16,10 +17,18 @@ from fastgen_course.datasets.captions import (
 )
 from fastgen_course.datasets.scenes import all_labels, captions_of
 from fastgen_course.models.gpt import GPT, IGNORE, describe_sequences, draw_sequences
+from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.models.transformer import KVCache, TransformerConfig
 from fastgen_course.sampling.checks import checked_noise, checked_words
 
 CHUNK = 256
+
+# How the shipped language model draws, wherever it is scored or shown:
+# `sample_gpt(model, captions, **GPT_SAMPLING)`. Chosen with `judge_train` from the grid that
+# `python -m fastgen_course.training.gpt_records sampling` records.
+GPT_SAMPLING: Mapping[str, float] = MappingProxyType(
+    {"temperature": 1.0, "top_p": 0.95, "guidance": 1.0}
+)
 
 
 def pick(
@@ -116,6 +125,36 @@ def sample_gpt(
                     for reader in readers:
                         reader.read(chosen)
     return tokens
+
+
+@torch.no_grad()
+def draw_images(
+    model: GPT,
+    tokenizer: Tokenizer,
+    captions: Sequence[str] | Tensor,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    **settings: float | int | None,
+) -> Tensor:
+    """`sample_gpt`, painted: images (B, 3, 28, 28) in [-1, 1].
+
+    `settings` are those of `sample_gpt` (temperature, top_k, top_p, guidance, cached); those of
+    GPT_SAMPLING hold for what is not given.
+    """
+    tokens = sample_gpt(model, captions, noise, generator, **{**GPT_SAMPLING, **settings})
+    return torch.cat([tokenizer.eval().decode(part) for part in tokens.split(CHUNK)])
+
+
+@torch.no_grad()
+def unlike_any(tokenizer: Tokenizer, images: Tensor, limit: float = 0.03) -> Tensor:
+    """Which images look like nothing that the tokens can say: bool (B,).
+
+    A picture of the course's comes back from its tokens with a squared error of a few thousandths
+    (pixels in [0, 1]); one that the tokenizer never saw the like of does not. `limit` lies well
+    above every real test scene.
+    """
+    again = tokenizer.eval().decode(tokenizer.encode(images))
+    return (again - images).square().mean((1, 2, 3)) / 4 > limit
 
 
 class _Reader:

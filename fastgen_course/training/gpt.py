@@ -106,6 +106,7 @@ def train_gpt(
     tokenizer: Tokenizer | None = None,
     name: str | None = None,
     quiet: bool = False,
+    log_every: int = 100,
 ) -> tuple[GPT, Training]:
     """Minimise the cross-entropy of both orders; returns the running average of the weights.
 
@@ -149,7 +150,7 @@ def train_gpt(
             recent = {k: round(v[-1], 4) for k, v in training.history.items()}
             print(training.name, f"{training.seconds:.0f} s", recent, flush=True)
 
-    training.run(step, quiet=quiet, on_log=report)
+    training.run(step, log_every=log_every, quiet=quiet, on_log=report)
     return average.model, training
 
 

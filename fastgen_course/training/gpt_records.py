@@ -1,0 +1,311 @@
+"""Record the figures of notebook 04, by name (sweep, sampling, quality, speed) or all of them.
+
+    python -m fastgen_course.training.gpt_records [sweep|sampling|quality|speed]
+
+`sweep` trains one language model a size (resumable, about an hour and a half on one core); the
+other three need the shipped `gpt`: `sampling` and `quality` take about a quarter of an hour each on
+one core, `speed` two minutes on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastgen_course.checkpoints import load_model
+from fastgen_course.datasets.captions import FREE, SLOTS, labels_of, parse
+from fastgen_course.datasets.scenes import draw_labels, real_scenes
+from fastgen_course.metrics import (
+    accuracies,
+    caption_list,
+    evaluate,
+    fid,
+    found_slots,
+    judge_features,
+    precision_recall,
+    real_images,
+    reference_features,
+)
+from fastgen_course.models.gpt import GPT
+from fastgen_course.models.tokenizer import Tokenizer
+from fastgen_course.sampling.gpt import GPT_SAMPLING, describe_tokens, draw_images
+from fastgen_course.timing import record
+from fastgen_course.training.gpt_speed import record_speed
+from fastgen_course.training.gpt_sweep import (
+    PROMPTS,
+    Settings,
+    draw_prompts,
+    record_sweep,
+    recorded,
+)
+
+COMMAND = "python -m fastgen_course.training.gpt_records"
+
+# What is tried: one knob at a time, then the pairs that looked best in the first trials.
+GRID: tuple[Settings, ...] = (
+    *({"temperature": t} for t in (0.0, 0.5, 0.7, 0.85, 1.0, 1.2)),
+    *({"temperature": 1.0, "top_p": p} for p in (0.8, 0.9, 0.95)),
+    *({"temperature": 1.0, "top_k": k} for k in (10, 50)),
+    *({"temperature": 0.85, "top_p": p} for p in (0.9, 0.95)),
+    *({"temperature": 1.0, "guidance": g} for g in (1.5, 2.0, 3.0)),
+    *({"temperature": 1.0, "top_p": 0.95, "guidance": g} for g in (1.25, 1.5)),
+)
+WANTED_RECALL = 0.8  # of the reconstructions' recall, the most that any model of tokens can reach
+WANTED_FID = 2.0  # times the reconstructions' FID
+GUIDANCE_GAIN = 0.01  # guidance costs a second forward a token: it must gain more than a point
+
+
+@dataclass(frozen=True)
+class SamplingPoint:
+    """One way of sampling, scored by `judge_train`."""
+
+    exact_accuracy: float
+    fid: float
+    precision: float
+    recall: float
+
+
+def settings_name(settings: Settings) -> str:
+    """ "t0_85_p0_95" for temperature 0.85 and top_p 0.95: a setting in a result's name."""
+    letters = {"temperature": "t", "top_p": "p", "top_k": "k", "guidance": "g"}
+    return "_".join(f"{letters[k]}{v:g}" for k, v in settings.items()).replace(".", "_")
+
+
+def record_sampling(
+    model: GPT | None = None,
+    tokenizer: Tokenizer | None = None,
+    *,
+    grid: Sequence[Settings] = GRID,
+    n: int = PROMPTS,
+    seeds: Sequence[int] = (0, 1),
+    judge: nn.Module | None = None,
+) -> None:
+    """Score every setting with `judge_train`; the tables' judge sees the chosen one alone.
+
+    Beside them stand the most that any setting could reach: real training images ("real") and the
+    same images as tokens and back ("tokens").
+    """
+    model = load_model("gpt") if model is None else model
+    tokenizer = load_model("tokenizer") if tokenizer is None else tokenizer
+    judge = load_model("judge_train") if judge is None else judge
+    labels = labels_of(caption_list(n))
+    reference = reference_features("test", n, judge=judge)
+
+    def real(seed: int) -> Tensor:
+        return real_images("train", labels, torch.Generator().manual_seed(1000 + seed))
+
+    ways: dict[str, tuple[Settings, Callable[[int], Tensor]]] = {
+        "real": ({}, real),
+        "tokens": ({}, lambda seed: reconstruct(tokenizer, real(seed))),
+    }
+    for settings in grid:
+        ways[settings_name(settings)] = (
+            settings,
+            lambda seed, s=settings: draw_prompts(model, tokenizer, n, seed, {**_OPEN, **s})[0],
+        )
+    for name, (settings, draw) in ways.items():
+        points = []
+        for seed in seeds:
+            features = judge_features(draw(seed), judge)
+            points.append(
+                SamplingPoint(
+                    accuracies(features, labels, judge=judge).exact.value,
+                    fid(features, reference),
+                    *precision_recall(features, reference),
+                )
+            )
+        for field in fields(SamplingPoint):
+            values = [getattr(point, field.name) for point in points]
+            record(
+                "gpt_sampling",
+                f"gpt_sampling.{field.name}.{name}",
+                sum(values) / len(values),
+                "FID, judge_train" if field.name == "fid" else "share",
+                spread=(min(values), max(values)),
+                command=f"{COMMAND} sampling",
+                base="gpt",
+                judge="judge_train",
+                settings=settings,
+                captions=n,
+                seeds=list(seeds),
+            )
+        print(f"{name:20}", points[0], flush=True)
+
+
+_OPEN: Settings = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}  # nothing cut, no guidance
+
+
+@torch.no_grad()
+def reconstruct(tokenizer: Tokenizer, images: Tensor) -> Tensor:
+    """Images as tokens and back, (B, 3, 28, 28)."""
+    parts = images.split(500)
+    return torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in parts])
+
+
+def recorded_sampling(name: str) -> SamplingPoint:
+    """A recorded setting by its `settings_name`, or "real" or "tokens"."""
+    return recorded(SamplingPoint, f"gpt_sampling.{{}}.{name}")
+
+
+def choose_sampling(points: Sequence[SamplingPoint], tokens: SamplingPoint) -> int:
+    """The place in GRID of the setting to ship, by a rule fixed before the grid was measured.
+
+    Of the settings without guidance whose recall and FID are near enough to the tokens' own
+    (WANTED_RECALL, WANTED_FID; if none is, the one of smallest FID) the most exact one. The best
+    guided setting takes its place only if it, too, is near enough and gains GUIDANCE_GAIN.
+    """
+
+    def near(point: SamplingPoint) -> bool:
+        return (
+            point.recall >= WANTED_RECALL * tokens.recall and point.fid <= WANTED_FID * tokens.fid
+        )
+
+    def exact(index: int) -> float:
+        return points[index].exact_accuracy
+
+    free = [i for i, s in enumerate(GRID) if s.get("guidance", 1.0) == 1.0]
+    guided = [i for i in range(len(GRID)) if i not in free and near(points[i])]
+    good = [i for i in free if near(points[i])]
+    best = max(good, key=exact) if good else min(free, key=lambda i: points[i].fid)
+    if guided and exact(max(guided, key=exact)) > exact(best) + GUIDANCE_GAIN:
+        return max(guided, key=exact)
+    return best
+
+
+# --- quality ------------------------------------------------------------------------------------
+
+
+def record_quality(
+    model: GPT | None = None,
+    tokenizer: Tokenizer | None = None,
+    *,
+    judge: nn.Module | None = None,
+    **sizes: Any,
+) -> None:
+    """The shipped model with its chosen settings, by `judge_report`, and how well it describes.
+
+    Beside real images stands what the tokens alone cost: real training images, encoded and decoded.
+    `sizes` go to `metrics.evaluate` (a test asks for fewer captions).
+    """
+    model = load_model("gpt") if model is None else model
+    tokenizer = load_model("tokenizer") if tokenizer is None else tokenizer
+    command = f"{COMMAND} quality"
+    settings = dict(GPT_SAMPLING)
+
+    def draw(captions: list[str], generator: torch.Generator) -> Tensor:
+        return draw_images(model, tokenizer, captions, generator=generator)
+
+    def through_tokens(captions: list[str], generator: torch.Generator) -> Tensor:
+        asked = labels_of([parse(caption) for caption in captions])
+        return reconstruct(tokenizer, real_images("train", asked, generator))
+
+    sizes = {"batch": 2000, "judge": judge, **sizes}
+    report = evaluate(draw, **sizes)
+    report.record("text_to_image", command=command, base="gpt", settings=settings)
+    print(report, flush=True)
+    tokens = evaluate(through_tokens, **{**sizes, "copy_captions": 1}).drawn
+    extra = {"command": command, "base": "tokenizer"}
+    for name in ("fid", "recall", "precision"):
+        ours = getattr(tokens, name)
+        unit = "FID" if name == "fid" else "share"
+        record(
+            "text_to_image",
+            f"text_to_image.{name}_tokens",
+            ours.mean,
+            unit,
+            spread=ours.deviation,
+            **extra,
+        )
+        drawn = getattr(report.drawn, name)
+        if ours.mean:
+            record(
+                "text_to_image",
+                f"text_to_image.{name}_over_tokens_ratio",
+                drawn.mean / ours.mean,
+                "x",
+                spread=drawn.deviation / ours.mean,
+                **extra,
+            )
+    for prefix, found in (("", tokens.accuracies), ("heldout_", tokens.held_out)):
+        record(
+            "text_to_image",
+            f"text_to_image.{prefix}exact_accuracy_tokens",
+            found.exact.value,
+            "share",
+            spread=(found.exact.low, found.exact.high),
+            by_slot={slot: round(share, 4) for slot, share in found.by_slot.items()},
+            **extra,
+        )
+    record_descriptions(model, tokenizer, judge=judge)
+
+
+def record_descriptions(
+    model: GPT, tokenizer: Tokenizer, *, n: int = PROMPTS, judge: nn.Module | None = None
+) -> float:
+    """How often each slot is described rightly, beside the judge on the same pictures.
+
+    `n` real test pictures, none of a held-out combination; returns the worst drop.
+    """
+    generator = torch.Generator().manual_seed(11)
+    labels = draw_labels(n, generator)
+    images = real_scenes(labels, "test", generator)
+    tokens = torch.cat([tokenizer.encode(part) for part in images.split(500)])
+    said = labels_of(describe_tokens(model, tokens))
+    described = (said == labels).float().masked_fill(labels == FREE, torch.nan)
+    judged = found_slots(images, labels, judge=judge)
+    repainted = found_slots(reconstruct(tokenizer, images), labels, judge=judge)
+    extra = {"command": f"{COMMAND} quality", "base": "gpt", "images": n}
+    drops = {}
+    for index, slot in enumerate(SLOTS):
+        shares = {}
+        for suffix, found in (("", described), ("_judge", judged), ("_judge_tokens", repainted)):
+            values = found[:, index][~found[:, index].isnan()]
+            shares[suffix] = float(values.mean())
+            error = float(values.std() / len(values) ** 0.5)
+            name = f"describe.{slot}_accuracy{suffix}"
+            record("describe", name, shares[suffix], "share", spread=error, **extra)
+        drops[slot] = shares["_judge"] - shares[""]
+        both = (judged - described)[:, index]
+        both = both[~both.isnan()]
+        error = float(both.std() / len(both) ** 0.5)
+        record("describe", f"describe.{slot}_drop", drops[slot], "share", spread=error, **extra)
+    worst = max(drops, key=drops.__getitem__)
+    record(
+        "describe",
+        "describe.worst_slot_drop",
+        drops[worst],
+        "share",
+        spread=None,
+        slot=worst,
+        **extra,
+    )
+    print("describe: worst slot", worst, f"drop {drops[worst]:.4f}", flush=True)
+    return drops[worst]
+
+
+RECORDERS: dict[str, Callable[[], Any]] = {
+    "sweep": record_sweep,
+    "sampling": record_sampling,
+    "quality": record_quality,
+    "speed": record_speed,
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named recorders, all without a name; 2 for an unknown one."""
+    for name in names:
+        if name not in RECORDERS:
+            print(f"error: there is no recorder {name!r}; choose from {', '.join(RECORDERS)}.")
+            return 2
+    for name in names or RECORDERS:
+        RECORDERS[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ from fastgen_course.training.masked_costs import (
     best_counts,
     cost_curve,
     drawing_nats,
+    following,
     haste,
     hidden_before,
 )
@@ -117,7 +118,7 @@ def test_more_random_steps_come_nearer_and_confidence_does_not():
     assert curve == sorted(curve)  # more hidden, more uncertain
     random, sure = [], []
     for counts in ([4, 0], [4, 2, 0], [4, 3, 2, 1, 0]):
-        schedule = lambda step, steps, n, c=tuple(counts): c[step]  # noqa: E731
+        schedule = following(counts)
         steps = len(counts) - 1
         drawn = drawn_distribution(EXACT, steps, confident=False, schedule=schedule)
         assert float(drawn.sum()) == pytest.approx(1)
@@ -171,6 +172,7 @@ def test_schedules_and_the_best_one():
     assert drawing_nats(curve, [12, 0]) == pytest.approx(12 * curve[-1])
     for steps in (1, 2, 3, 12):
         best = best_counts(curve, steps)
+        assert hidden_before(steps, 12, following(best)) == best
         assert best[0] == 12 and best[-1] == 0 and len(best) == steps + 1
         for schedule in (tokens_left, tokens_left_evenly):
             assert haste(curve, best) <= haste(curve, hidden_before(steps, 12, schedule)) + 1e-12

@@ -58,6 +58,15 @@ def hidden_before(steps: int, tokens: int, schedule: Schedule = tokens_left) -> 
     return [tokens, *(schedule(step, steps, tokens) for step in range(1, steps + 1))]
 
 
+def following(counts: Sequence[int]) -> Schedule:
+    """The schedule that goes through these hidden counts: the inverse of `hidden_before`."""
+
+    def schedule(step: int, steps: int, tokens: int) -> int:
+        return counts[step]
+
+    return schedule
+
+
 def drawing_nats(curve: Sequence[float], counts: Sequence[int]) -> float:
     """Mean -log p in nats of pictures under a drawing that goes through these hidden counts.
 

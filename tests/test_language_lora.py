@@ -171,3 +171,62 @@ def test_the_shipped_adapter_edits_and_understands():
         a.attributes == Attributes(*gold) for a, (*_, gold) in zip(answers, cases, strict=True)
     ]
     assert sum(right) >= 5, [a.caption for a in answers]
+
+
+# --- the trainer, end to end on a tiny model ---------------------------------------------------
+
+
+class ByteTokenizer:
+    """A token a letter, modulo the tiny vocabulary."""
+
+    def encode_batch(self, texts):
+        return [SimpleNamespace(ids=[3 + ord(c) % 61 for c in text]) for text in texts]
+
+
+@pytest.fixture
+def tiny_trainer(tmp_path, monkeypatch):
+    """`train_edit_lora` on the tiny model, its files in a folder of the test's own."""
+    from fastgen_course.language.gguf_file import PACKAGE
+    from fastgen_course.training import edit_lora
+
+    monkeypatch.setenv("FASTGEN_DATA", str(tmp_path))
+    monkeypatch.setattr(edit_lora, "load_llama", tiny_llama)
+    monkeypatch.setattr(edit_lora, "load_tokenizer", ByteTokenizer)
+    monkeypatch.setattr(edit_lora, "LoRAConfig", lambda: TINY_LORA)
+    monkeypatch.setattr(edit_lora, "gguf_path", lambda: tmp_path / f"{PACKAGE}.gguf")
+    monkeypatch.setattr(edit_lora, "STEPS", 4)
+    monkeypatch.setattr(edit_lora, "examples_sha256", lambda: "0" * 64)
+    return edit_lora
+
+
+def test_the_trainer_ships_an_adapter_that_learnt(tiny_trainer, tmp_path):
+    card = tiny_trainer.train_edit_lora(quiet=True)
+    assert card["steps"] == 4 and card["config"]["rank"] == 2
+    made = load_model("edit_lora")
+    assert all(B.abs().max() > 0 for B in made.B.values())
+    assert not (tmp_path / "runs" / "edit_lora.pt").exists()
+
+
+def test_a_killed_training_goes_on_to_the_same_adapter(tiny_trainer, tmp_path, monkeypatch):
+    tiny_trainer.train_edit_lora(quiet=True)
+    whole = {k: v.clone() for k, v in load_model("edit_lora").state_dict().items()}
+    real, calls = tiny_trainer.batch_of, []
+
+    def dies(step):
+        calls.append(step)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(step)
+
+    monkeypatch.setattr(tiny_trainer, "batch_of", dies)
+    tiny = tiny_trainer.Training
+    monkeypatch.setattr(
+        tiny_trainer, "Training", lambda *a, **k: tiny(*a, **(k | {"save_every_s": 0}))
+    )
+    with pytest.raises(KeyboardInterrupt):
+        tiny_trainer.train_edit_lora(quiet=True)
+    assert (tmp_path / "runs" / "edit_lora.pt").exists()
+    tiny_trainer.train_edit_lora(quiet=True)
+    assert calls == [0, 1, 2, 2, 3]  # not from the start
+    for name, tensor in load_model("edit_lora").state_dict().items():
+        assert torch.equal(tensor, whole[name]), name

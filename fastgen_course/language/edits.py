@@ -51,8 +51,9 @@ class Reader:
 
     def __init__(self) -> None:
         self.tokenizer: Any = load_tokenizer()
+        adapter = load_model("edit_lora")  # before the half gigabyte: it may be missing
         self.model = load_llama()
-        load_model("edit_lora").merge(self.model)
+        adapter.merge(self.model)
         self.captions = all_captions()
         self.trie = trie_of([f" {text}" for text in (*self.captions, *REFUSALS)], self.tokenizer)
 

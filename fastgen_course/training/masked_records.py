@@ -4,9 +4,9 @@
 
 All need the shipped `masked` and `tokenizer`. In this order: `sampling` chooses what
 `sampling.masked.MASKED_SAMPLING` says, `steps` and `quality` draw with it. On one idle core `bound`
-takes a few minutes; `sampling`, `steps` and `quality` about an hour each; `sampling` and `steps` go
-on after a kill. The times inside `steps` want an otherwise idle machine (and the shipped `gpt`):
-`times` measures them alone.
+takes five minutes, each of the others about half an hour; `sampling` and `steps` go on after a
+kill. The times inside `steps` want an otherwise idle machine (and the shipped `gpt`): `times`
+measures them alone.
 """
 
 from __future__ import annotations

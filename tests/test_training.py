@@ -15,7 +15,7 @@ from fastgen_course.models.generator import CaptionEncoder, GeneratorConfig
 from fastgen_course.models.judges import JudgeConfig, SlotJudge, garment_channels, slot_loss
 from fastgen_course.training import TRAINERS, trainer
 from fastgen_course.training.gan import GAN_RECIPE, GANTrainer
-from fastgen_course.training.judges import TEMPERATURE, soft_label_loss, train_judge
+from fastgen_course.training.judges import TEMPERATURE, disturb, soft_label_loss, train_judge
 from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, run_path
 
 TINY_JUDGE = JudgeConfig(channels=(8, 8, 8), convolutions=(1, 1, 1), features=16)
@@ -232,3 +232,18 @@ def test_each_training_exists_and_an_unknown_one_is_named():
         trainer("gpt9")
     with pytest.raises(KeyError):
         train_judge("generator_base")
+
+
+def test_disturbed_scenes_stay_near_and_half_of_them_are_untouched_by_each_fault():
+    generator = torch.Generator().manual_seed(3)
+    edge = torch.full((400, 3, 28, 28), -0.5)
+    edge[..., 14:] = 0.5
+    disturbed = disturb(edge, generator)
+    assert disturbed.abs().max() <= 1
+    difference = (disturbed - edge).flatten(1)
+    untouched = (difference.abs().max(1).values == 0).float().mean()
+    assert untouched == pytest.approx(0.25, abs=0.07)  # neither noise nor blur
+    far = (disturbed - edge)[..., :5].flatten(1).std(1)  # away from the edge there is noise alone
+    assert (far == 0).float().mean() == pytest.approx(0.5, abs=0.08)
+    assert 0.13 < far.max() < 0.16
+    assert (disturbed.mean((0, 1, 2))[13:15] - torch.tensor([-0.45, 0.45])).abs().max() < 0.06

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -10,8 +11,9 @@ from fastgen_course.models.gpt import GPT, GPT_SIZES
 from fastgen_course.models.judges import JudgeConfig, SlotJudge
 from fastgen_course.models.tokenizer import Tokenizer, TokenizerConfig
 from fastgen_course.models.transformer import TransformerConfig
+from fastgen_course.sampling.gpt import GPT_SAMPLING
 from fastgen_course.timing import result
-from fastgen_course.training import gpt_records, gpt_speed, gpt_sweep
+from fastgen_course.training import gpt_figures, gpt_records, gpt_speed, gpt_sweep
 from fastgen_course.training.gpt_records import (
     GRID,
     SamplingPoint,
@@ -142,26 +144,20 @@ def test_the_sampling_rule():
     assert GRID[choose_sampling(far, tokens)].get("guidance", 1.0) == 1.0
 
 
-def test_quality_records_drawings_tokens_and_descriptions(folder, tiny):
+def test_quality_records_drawings_and_descriptions(folder, tiny):
     gpt, tokenizer, judges = tiny
     sizes = {"seeds": (0,), "n": 30, "n_held_out": 10, "copy_captions": 1}
     record_quality(gpt, tokenizer, judge=judges[0], **sizes)
     for name in (
         "exact_accuracy",
         "exact_accuracy_real",
-        "exact_accuracy_tokens",
         "garment_accuracy",
         "heldout_exact_accuracy",
-        "heldout_exact_accuracy_tokens",
         "fid",
-        "fid_tokens",
         "recall",
-        "recall_tokens",
     ):
         assert result(f"text_to_image.{name}").command.endswith("gpt_records quality")
-    ratio = float(result("text_to_image.fid_over_tokens_ratio"))
-    parts = [float(result(f"text_to_image.{name}")) for name in ("fid", "fid_tokens")]
-    assert ratio == pytest.approx(parts[0] / parts[1])
+    assert result("text_to_image.fid").extra["settings"] == dict(GPT_SAMPLING)
     assert result("describe.worst_slot_drop").extra["slot"] in SLOTS
 
 
@@ -211,3 +207,21 @@ def test_recorders_are_named(capsys):
     assert main(["nothing"]) == 2
     assert "sweep, sampling, quality, speed" in capsys.readouterr().out
     assert set(GPT_SIZES) == {"gpt_xs", "gpt_s", "gpt_m", "gpt_l"}
+
+
+def test_the_figures_show_what_was_recorded():
+    tokens = SamplingPoint(0.9, 5.0, 0.9, 0.95)
+    points = [SamplingPoint(0.01 * i, 10.0, 0.9, 0.02 * i) for i in range(len(GRID))]
+    (axis,) = gpt_figures.sampling_figure(GRID, points, tokens).axes
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axis.lines}
+    assert len(lines["temperature"]) == sum(list(s) == ["temperature"] for s in GRID)
+    index = GRID.index({"temperature": 1.0, "top_p": 0.9})
+    assert points[index].exact_accuracy in lines["top-p at T = 1"]
+    assert lines["real, as tokens"] == [0.9]
+    sweep = _swept(gpt_xs=0.5, gpt_s=0.8)
+    left, right = gpt_figures.sweep_figure(sweep, dict.fromkeys(sweep, (0.0, 0.9))).axes
+    assert left.lines[0].get_xdata().tolist() == [1e5, 4e5]
+    assert [text.get_text() for text in right.texts] == ["gpt_xs", "gpt_s"]
+    text, *others = gpt_figures.place_figure(torch.eye(3)).axes[0].texts
+    assert text.get_text() == "1.0" and len(others) == 8
+    plt.close("all")

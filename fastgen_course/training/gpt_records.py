@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgen_course.checkpoints import load_model
-from fastgen_course.datasets.captions import FREE, SLOTS, labels_of, parse
+from fastgen_course.datasets.captions import FREE, SLOTS, labels_of
 from fastgen_course.datasets.scenes import draw_labels, real_scenes
 from fastgen_course.metrics import (
     accuracies,
@@ -43,6 +43,7 @@ from fastgen_course.training.gpt_sweep import (
     record_sweep,
     recorded,
 )
+from fastgen_course.training.tokenizer import reconstruct
 
 COMMAND = "python -m fastgen_course.training.gpt_records"
 
@@ -140,13 +141,6 @@ def record_sampling(
 _OPEN: Settings = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}  # nothing cut, no guidance
 
 
-@torch.no_grad()
-def reconstruct(tokenizer: Tokenizer, images: Tensor) -> Tensor:
-    """Images as tokens and back, (B, 3, 28, 28)."""
-    parts = images.split(500)
-    return torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in parts])
-
-
 def recorded_sampling(name: str) -> SamplingPoint:
     """A recorded setting by its `settings_name`, or "real" or "tokens"."""
     return recorded(SamplingPoint, f"gpt_sampling.{{}}.{name}")
@@ -189,58 +183,19 @@ def record_quality(
 ) -> None:
     """The shipped model with its chosen settings, by `judge_report`, and how well it describes.
 
-    Beside real images stands what the tokens alone cost: real training images, encoded and decoded.
-    `sizes` go to `metrics.evaluate` (a test asks for fewer captions).
+    What the tokens alone cost stands in the area `tokens` (`tokenizer_records quality`). `sizes` go
+    to `metrics.evaluate` (a test asks for fewer captions).
     """
     model = load_model("gpt") if model is None else model
     tokenizer = load_model("tokenizer") if tokenizer is None else tokenizer
-    command = f"{COMMAND} quality"
-    settings = dict(GPT_SAMPLING)
 
     def draw(captions: list[str], generator: torch.Generator) -> Tensor:
         return draw_images(model, tokenizer, captions, generator=generator)
 
-    def through_tokens(captions: list[str], generator: torch.Generator) -> Tensor:
-        asked = labels_of([parse(caption) for caption in captions])
-        return reconstruct(tokenizer, real_images("train", asked, generator))
-
-    sizes = {"batch": 2000, "judge": judge, **sizes}
-    report = evaluate(draw, **sizes)
-    report.record("text_to_image", command=command, base="gpt", settings=settings)
+    report = evaluate(draw, **{"batch": 2000, "judge": judge, **sizes})
+    settings = dict(GPT_SAMPLING)
+    report.record("text_to_image", command=f"{COMMAND} quality", base="gpt", settings=settings)
     print(report, flush=True)
-    tokens = evaluate(through_tokens, **{**sizes, "copy_captions": 1}).drawn
-    extra = {"command": command, "base": "tokenizer"}
-    for name in ("fid", "recall", "precision"):
-        ours = getattr(tokens, name)
-        unit = "FID" if name == "fid" else "share"
-        record(
-            "text_to_image",
-            f"text_to_image.{name}_tokens",
-            ours.mean,
-            unit,
-            spread=ours.deviation,
-            **extra,
-        )
-        drawn = getattr(report.drawn, name)
-        if ours.mean:
-            record(
-                "text_to_image",
-                f"text_to_image.{name}_over_tokens_ratio",
-                drawn.mean / ours.mean,
-                "x",
-                spread=drawn.deviation / ours.mean,
-                **extra,
-            )
-    for prefix, found in (("", tokens.accuracies), ("heldout_", tokens.held_out)):
-        record(
-            "text_to_image",
-            f"text_to_image.{prefix}exact_accuracy_tokens",
-            found.exact.value,
-            "share",
-            spread=(found.exact.low, found.exact.high),
-            by_slot={slot: round(share, 4) for slot, share in found.by_slot.items()},
-            **extra,
-        )
     record_descriptions(model, tokenizer, judge=judge)
 
 

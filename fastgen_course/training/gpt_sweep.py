@@ -140,7 +140,9 @@ def _swept(size: str, steps: int, tokenizer_id: str) -> bool:
         rows = [result(f"gpt_sweep.{field.name}.{size}") for field in fields(SweepPoint)]
     except ValueError:
         return False
-    return all((r.extra["steps"], r.extra["tokenizer"]) == (steps, tokenizer_id) for r in rows)
+    return all(
+        (r.extra.get("steps"), r.extra.get("tokenizer")) == (steps, tokenizer_id) for r in rows
+    )
 
 
 def recorded_sweep() -> dict[str, SweepPoint]:

@@ -15,9 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,23 +41,6 @@ SETTINGS = {
 def find_chromium() -> str | None:
     """The path of a Chromium or Chrome on this machine, or None."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-def require_chromium() -> str:
-    """The path of a Chromium; without one the test is skipped, or fails where CI must not skip."""
-    executable = find_chromium()
-    if executable is None:
-        skip_or_fail(
-            "there is no Chromium on this machine; install Chromium or Chrome to run this test"
-        )
-    return executable
-
-
-def skip_or_fail(reason: str) -> NoReturn:
-    """Skip the test, or fail it where FASTGEN_REQUIRE_CHROMIUM=1."""
-    if os.environ.get("FASTGEN_REQUIRE_CHROMIUM") == "1":
-        pytest.fail(f"{reason} (FASTGEN_REQUIRE_CHROMIUM is set)")
-    pytest.skip(reason)
 
 
 @contextmanager
@@ -125,10 +106,9 @@ def _wait_until_up(status: str, server: subprocess.Popen, log: Path) -> None:
     raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
 
 
-def launch(playwright: Playwright, executable: str, *flags: str) -> Browser:
+def launch(playwright: Playwright, executable: str) -> Browser:
     """Headless Chromium that can resolve no name but reach 127.0.0.1."""
-    arguments = [*FLAGS, *flags]
-    return playwright.chromium.launch(executable_path=executable, headless=True, args=arguments)
+    return playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
 
 
 class LabPage:
@@ -147,15 +127,6 @@ class LabPage:
     def open(self, address: str) -> None:
         """Open a notebook and wait until its kernel is connected and idle."""
         self.page.goto(address, wait_until="commit")
-        self._wait_until_idle()
-
-    def save_and_reload(self) -> None:
-        """Save the notebook, load the page again, and wait for its kernel as `open` does."""
-        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-        self.page.reload(wait_until="commit")
-        self._wait_until_idle()
-
-    def _wait_until_idle(self) -> None:
         self.page.wait_for_function(
             """() => {
                 const context = window.jupyterapp?.shell?.currentWidget?.sessionContext;

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgen_course.checkpoints import load_model, save_checkpoint
+from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.edits import edit_batches
 from fastgen_course.metrics.silhouette import intersection_over_union
 from fastgen_course.models.editor import EDITOR_BASE, Editor, EditorConfig
 from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.models.transformer import parameter_groups
-from fastgen_course.timing import machine
-from fastgen_course.training.judges import fashion_sha256
 from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, set_rate
+from fastgen_course.training.shipping import ship
 
 
 @dataclass(frozen=True)
@@ -162,20 +161,4 @@ def train_shipped_editor(name: str = "editor", quiet: bool = False) -> dict:
     recipe = EDITOR_RECIPE
     tokenizer = load_model("tokenizer")
     model, training = train_editor(EDITOR_BASE, recipe, tokenizer=tokenizer, name=name, quiet=quiet)
-    training.save()
-    card = save_checkpoint(
-        name,
-        model,
-        {
-            "seed": recipe.seed,
-            "recipe": asdict(recipe),
-            "command": f"python -m fastgen_course train {name}",
-            "data_sha256": fashion_sha256(),
-            "minutes": round(training.seconds / 60, 1),
-            "machine": machine(),
-            "metrics": editor_metrics(model, tokenizer),
-            "history": {k: [round(x, 4) for x in v] for k, v in training.history.items()},
-        },
-    )
-    training.finish()
-    return card
+    return ship(name, model, training, recipe, lambda: editor_metrics(model, tokenizer))

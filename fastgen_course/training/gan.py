@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from fastgen_course.checkpoints import load_model, save_checkpoint
+from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.scenes import scene_batches
 from fastgen_course.models.discriminator import ProjectedDiscriminator, judge_features
 from fastgen_course.models.generator import GENERATOR_BASE, Generator, GeneratorConfig
 from fastgen_course.models.judges import SlotJudge, label_slots, slot_loss
-from fastgen_course.timing import machine
-from fastgen_course.training.judges import fashion_sha256
 from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, set_rate
+from fastgen_course.training.shipping import ship
 
 
 @dataclass(frozen=True)
@@ -147,19 +146,10 @@ def train_generator(
             print(name, f"{training.seconds:.0f} s", recent, trainer.check(), flush=True)
 
     training.run(trainer.step, quiet=quiet, on_log=report)
-    card = save_checkpoint(
+    return ship(
         name,
         trainer.average.model,
-        {
-            "seed": recipe.seed,
-            "recipe": recipe.__dict__,
-            "command": f"python -m fastgen_course train {name}",
-            "data_sha256": fashion_sha256(),
-            "minutes": round(training.seconds / 60, 1),
-            "machine": machine(),
-            "metrics": {f"judge_train_{k}": v for k, v in trainer.check(5000).items()},
-            "history": {k: [round(x, 4) for x in v] for k, v in training.history.items()},
-        },
+        training,
+        recipe,
+        lambda: {f"judge_train_{k}": v for k, v in trainer.check(5000).items()},
     )
-    training.finish()
-    return card

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgen_course.checkpoints import load_model, save_checkpoint
+from fastgen_course.checkpoints import load_model
 from fastgen_course.models.masked import MASKED_BASE, MaskedModel
 from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.models.transformer import TransformerConfig, parameter_groups
-from fastgen_course.timing import machine
 from fastgen_course.training.gpt import token_batches
-from fastgen_course.training.judges import fashion_sha256
 from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, set_rate
+from fastgen_course.training.shipping import ship
 
 
 @dataclass(frozen=True)
@@ -152,20 +151,4 @@ def train_shipped_masked(name: str = "masked", quiet: bool = False) -> dict:
     recipe = MASKED_RECIPE
     tokenizer = load_model("tokenizer")
     model, training = train_masked(MASKED_BASE, recipe, tokenizer=tokenizer, name=name, quiet=quiet)
-    training.save()
-    card = save_checkpoint(
-        name,
-        model,
-        {
-            "seed": recipe.seed,
-            "recipe": asdict(recipe),
-            "command": f"python -m fastgen_course train {name}",
-            "data_sha256": fashion_sha256(),
-            "minutes": round(training.seconds / 60, 1),
-            "machine": machine(),
-            "metrics": masked_metrics(model, tokenizer),
-            "history": {k: [round(x, 4) for x in v] for k, v in training.history.items()},
-        },
-    )
-    training.finish()
-    return card
+    return ship(name, model, training, recipe, lambda: masked_metrics(model, tokenizer))

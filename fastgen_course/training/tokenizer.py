@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastgen_course.checkpoints import load_model, save_checkpoint
+from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.scenes import draw_labels, real_scenes, scene_batches
 from fastgen_course.models.judges import SlotJudge
 from fastgen_course.models.tokenizer import (
@@ -21,9 +21,8 @@ from fastgen_course.models.tokenizer import (
     TokenizerConfig,
     perplexity,
 )
-from fastgen_course.timing import machine
-from fastgen_course.training.judges import fashion_sha256
 from fastgen_course.training.loop import Training, cosine_with_warmup, set_rate
+from fastgen_course.training.shipping import ship
 
 
 @dataclass(frozen=True)
@@ -163,20 +162,4 @@ def train_shipped_tokenizer(name: str, quiet: bool = False) -> dict:
         raise ValueError(f"there is no tokenizer {name!r}; choose from {', '.join(SHIPPED)}.")
     recipe = TOKENIZER_RECIPE
     model, training = train_tokenizer(SHIPPED[name], recipe, name=name, quiet=quiet)
-    training.save()  # a failing export loses nothing
-    card = save_checkpoint(
-        name,
-        model,
-        {
-            "seed": recipe.seed,
-            "recipe": asdict(recipe),
-            "command": f"python -m fastgen_course train {name}",
-            "data_sha256": fashion_sha256(),
-            "minutes": round(training.seconds / 60, 1),
-            "machine": machine(),
-            "metrics": tokenizer_metrics(model),
-            "history": {k: [round(x, 5) for x in v] for k, v in training.history.items()},
-        },
-    )
-    training.finish()
-    return card
+    return ship(name, model, training, recipe, lambda: tokenizer_metrics(model))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import astuple
 from itertools import islice
@@ -26,6 +29,7 @@ from fastgen_course.language.examples import REFUSALS, examples, known_words
 from fastgen_course.language.gguf_file import NoLanguageModel
 from fastgen_course.language.rules import contradiction, read_request
 from fastgen_course.language.testsets import edit_requests, free_wording, unseen_words, words_of
+from fastgen_course.training.edit_lora import STEPS, batch_of
 
 SNEAKER = "a small red sneaker on a white background, photo style"
 EMPTY = Attributes(garment="nothing", background="grey")
@@ -122,13 +126,33 @@ def test_examples_are_the_same_for_the_same_number_and_fresh_for_another():
     assert first != [e.prompt() for e in islice(examples(2), 20)]
 
 
+def test_examples_do_not_depend_on_the_process():
+    """A set of strings has another order in another process; a draw that follows it would too."""
+    code = (
+        "from itertools import islice; from fastgen_course.language.examples import examples;"
+        "print([e.prompt() + e.answer_text() for e in islice(examples(1), 200)])"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert said[0] == said[1]
+
+
 def test_no_training_request_is_a_test_request():
-    """Short ones may coincide ("pixelate it"); they are what anybody would say."""
     tests = {w.text.lower() for w in free_wording()} | {e.request.lower() for e in edit_requests()}
-    drawn = {e.request.lower().strip(" .!?") for e in islice(examples(606), 5000)}
-    shared = tests & drawn
-    assert all(len(words_of(text)) <= 5 for text in shared)
-    assert len(shared) <= 20
+    # Without the trainer's filter some short ones coincide: they are what anybody would say.
+    drawn = {e.request.lower() for e in islice(examples(606), 20_000)}
+    assert 0 < len(tests & drawn) <= 40
+    trained = {e.request.lower() for step in range(STEPS) for e in batch_of(step)}
+    assert len(trained) > 4000
+    assert not tests & trained
 
 
 def test_every_lexicon_word_says_one_thing():

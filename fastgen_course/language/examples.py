@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from fastgen_course.datasets.captions import SLOTS, Attributes, is_held_out, render
@@ -146,16 +146,20 @@ def _finish(text: str, rng: random.Random, *, edit: bool) -> str:
     return text.lower() if rng.random() < 0.15 else text
 
 
-def _some(rng: random.Random, weights: tuple[float, ...]) -> set[str]:
-    """Some slots: 1, 2, ... of them with these weights."""
+def _some(rng: random.Random, weights: tuple[float, ...]) -> tuple[str, ...]:
+    """Some slots: 1, 2, ... of them with these weights.
+
+    A tuple, since a set of strings has another order in every process and the draws that follow
+    would not be the same ones again.
+    """
     count = rng.choices(range(1, len(weights) + 1), weights)[0]
-    return set(rng.sample(list(SLOTS), count))
+    return tuple(rng.sample(list(SLOTS), count))
 
 
-def _drawn(rng: random.Random, slots: set[str] | None = None) -> Attributes:
-    """A random description of a garment, with these slots only (None: all)."""
-    values = {s: rng.choice(GARMENTS if s == "garment" else SLOTS[s]) for s in slots or SLOTS}
-    return Attributes(**values)
+def _drawn(rng: random.Random, slots: Collection[str] = tuple(SLOTS)) -> Attributes:
+    """A random description of a garment, with these slots only."""
+    wanted = [s for s in SLOTS if s in slots]
+    return Attributes(**{s: rng.choice(GARMENTS if s == "garment" else SLOTS[s]) for s in wanted})
 
 
 # --- edits -------------------------------------------------------------------------------------
@@ -169,7 +173,7 @@ def _edit(rng: random.Random) -> Example:
         return _addition(rng)
     source = _drawn(rng)
     slots = _some(rng, (0.5, 0.3, 0.14, 0.06))
-    wanted = {s: getattr(_drawn(rng, {s}), s) for s in slots}
+    wanted = {s: getattr(_drawn(rng, (s,)), s) for s in slots}
     if rng.random() < 0.9:  # one in ten may ask for what is there already
         for s in slots:
             others = GARMENTS if s == "garment" else SLOTS[s]
@@ -243,7 +247,7 @@ def _removal(rng: random.Random) -> Example:
 
 def _addition(rng: random.Random) -> Example:
     source = Attributes(garment="nothing", background=rng.choice(SLOTS["background"]))
-    y = _drawn(rng, {"garment"} | _some(rng, (0.3, 0.4, 0.2, 0.1)))
+    y = _drawn(rng, ("garment", *_some(rng, (0.3, 0.4, 0.2, 0.1))))
     request = rng.choice(phrasing.ADD).format(np=_noun_phrase(y, rng))
     for part in _parts(y, rng):
         request += rng.choice((" ", ", ", " and ")) + part
@@ -262,7 +266,7 @@ def _wording(rng: random.Random) -> Example:
         if rng.random() < 0.3:
             parts.reverse()
         return Example(None, _finish(rng.choice((" ", ", ")).join(parts), rng, edit=False), y)
-    y = _drawn(rng, {"garment"} | _some(rng, (0.2, 0.35, 0.3, 0.15)))
+    y = _drawn(rng, ("garment", *_some(rng, (0.2, 0.35, 0.3, 0.15))))
     if rng.random() < 0.04:
         y = replace(y, garment=None)
     shape = rng.random()
@@ -349,7 +353,7 @@ def _refused(rng: random.Random) -> Example:
             g=_spot(source, rng) if source else "",
         )
         return Example(source, _finish(text, rng, edit=source is not None), UNDRAWABLE)
-    y = _drawn(rng, {"garment"} | _some(rng, (0.5, 0.5)))
+    y = _drawn(rng, ("garment", *_some(rng, (0.5, 0.5))))
     slot = rng.choice(("colour", "colour", "size", "garment", "background"))
     first, second = (
         _say(slot, v, rng) for v in rng.sample(GARMENTS if slot == "garment" else SLOTS[slot], 2)

@@ -2,12 +2,15 @@
 
 One adapter learns both tasks. The loss counts the answer's tokens alone; the base model stays
 frozen. Examples come from `language/examples.py` by number, so that a resumed run draws the same
-ones; the test sets are never read here.
+ones. The test sets are read for one purpose: a training request that happens to be worded like one
+of theirs is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -20,6 +23,7 @@ from fastgen_course.language.examples import Example, examples
 from fastgen_course.language.gguf_file import gguf_path, load_llama, load_tokenizer
 from fastgen_course.language.lora import Adapter, LoRAConfig
 from fastgen_course.language.smollm import Llama
+from fastgen_course.language.testsets import edit_requests, free_wording
 from fastgen_course.timing import machine
 from fastgen_course.training.loop import Training, cosine_with_warmup, set_rate
 
@@ -30,10 +34,26 @@ RATE = 1.5e-3
 POOL = 8  # batches are cut from this many, sorted by length: less padding, fewer wasted products
 
 
+@cache
+def _reserved() -> frozenset[str]:
+    """The wordings of both test sets, bare of case and final marks."""
+    texts = [w.text for w in free_wording()] + [e.request for e in edit_requests()]
+    return frozenset(_bare(text) for text in texts)
+
+
+def _bare(text: str) -> str:
+    return text.lower().strip(" .!?")
+
+
+def training_examples(seed: int) -> Iterator[Example]:
+    """`examples(seed)` without those that a test set words alike."""
+    return (e for e in examples(seed) if _bare(e.request) not in _reserved())
+
+
 def batch_of(step: int, batch: int = BATCH) -> list[Example]:
     """The examples of one step: the pool of its number, sorted by length, its own slice of it."""
     number, position = divmod(step, POOL)
-    pool = list(islice(examples(SEED * 100_003 + number), batch * POOL))
+    pool = list(islice(training_examples(SEED * 100_003 + number), batch * POOL))
     pool.sort(key=lambda e: len(e.prompt()) + len(e.answer_text()))
     # Another order in every pool, so that short and long batches take turns.
     start = (position * 3 + number) % POOL * batch

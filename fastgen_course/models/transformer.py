@@ -89,13 +89,19 @@ class TransformerConfig:
 class KVCache:
     """Keys and values of the tokens read so far, in buffers of fixed size.
 
+    Tokens are appended in order, or put at places: a token's place is its index in the sequence, so
+    that a guess is overwritten by what took its place, and rows may stand at different places.
+
     Attributes:
-        length: how many tokens are held.
+        length: how many tokens were appended.
+        filled: bool (B, size), which places hold a token.
     """
 
     def __init__(self, config: TransformerConfig, batch: int, size: int, like: Tensor) -> None:
         shape = (config.layers, 2, batch, config.heads, size, config.width // config.heads)
-        self.buffers = torch.empty(shape, dtype=like.dtype, device=like.device)
+        # Zeros rather than whatever was in memory: a hidden place weighs 0, and 0 x NaN is NaN.
+        self.buffers = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.filled = torch.zeros(batch, size, dtype=torch.bool, device=like.device)
         self.length = 0
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +111,21 @@ class KVCache:
         keys[:, :, self.length : end] = k
         values[:, :, self.length : end] = v
         return keys[:, :, :end], values[:, :, :end]
+
+    def put(self, layer: int, k: Tensor, v: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new k and v (B, H, T, D) of a layer at places (B, T); returns the whole buffers."""
+        index = places[:, None, :, None].expand_as(k)
+        keys, values = self.buffers[layer]
+        return keys.scatter_(2, index, k), values.scatter_(2, index, v)
+
+    def sees(self, places: Tensor) -> Tensor:
+        """What tokens at places (B, T) see, themselves included: bool (B, T, size).
+
+        Everything that was put at their place or before it; marks the places as filled.
+        """
+        self.filled.scatter_(1, places, True)
+        before = torch.arange(self.filled.shape[1], device=places.device) <= places[..., None]
+        return before & self.filled[:, None]
 
 
 class Attention(nn.Module):
@@ -117,16 +138,26 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, C) to (B, T, C); mask (B, 1, 1, T) bool, True where a token may be seen."""
+        """x (B, T, C) to (B, T, C); mask bool, True where a token may be seen.
+
+        The mask is (B, 1, 1, T), the same for every token, or with `places` (B, 1, T, size).
+        """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # One new token may see all that is cached: only several at once need the causal mask.
-        causal = self.causal and x.shape[1] > 1
-        if cache is not None:
+        causal = self.causal and x.shape[1] > 1 and places is None
+        if cache is not None and places is not None:
+            k, v = cache.put(layer, k, v, places)
+        elif cache is not None:
             k, v = cache.append(layer, k, v)
             if causal and cache.length:
-                raise ValueError("with a filled cache, give one token at a time.")
+                raise ValueError("with a filled cache, give one token at a time, or places.")
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -146,10 +177,15 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, cache: KVCache | None = None, layer: int = 0
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+        places: Tensor | None = None,
     ) -> Tensor:
         """x (B, T, C) to (B, T, C)."""
-        x = x + self.attention(self.norm1(x), mask, cache, layer)
+        x = x + self.attention(self.norm1(x), mask, cache, layer, places)
         return x + self.mlp(self.norm2(x))
 
 
@@ -184,6 +220,7 @@ class Transformer(nn.Module):
         positions: Tensor,
         mask: Tensor | None = None,
         cache: KVCache | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """The last layer's normalised states (B, T, C).
 
@@ -192,12 +229,19 @@ class Transformer(nn.Module):
             positions: int64 (T,) or (B, T), their roles.
             mask: bool (B, T), True where a token may be seen; None: all of them.
             cache: what was read before; the new tokens are added to it.
+            places: int64 (B, T), where in the cache the new tokens are put, each to see what stands
+                before it there (a causal model); None appends them.
         """
         x = self.embedding(ids) + self.position(positions)
-        mask = None if mask is None else mask[:, None, None]
+        if places is not None:
+            if cache is None or mask is not None:
+                raise ValueError("places need a cache, and make the mask themselves.")
+            mask = cache.sees(places)[:, None]
+        elif mask is not None:
+            mask = mask[:, None, None]
         for index, block in enumerate(self.blocks):
-            x = block(x, mask, cache, index)
-        if cache is not None:
+            x = block(x, mask, cache, index, places)
+        if cache is not None and places is None:
             cache.length += ids.shape[1]
         return self.norm(x)
 

@@ -112,7 +112,7 @@ def sample_gpt(
             prompts = [words[rows, :length].to(device)]
             if guidance != 1.0:
                 prompts.append(prompts[0][:, :0])
-            readers = [_Reader(model, prompt, cached) for prompt in prompts]
+            readers = [Reader(model, prompt, cached) for prompt in prompts]
             for place in range(model.config.image_tokens):
                 logits = readers[0].logits
                 if guidance != 1.0:
@@ -157,11 +157,15 @@ def unlike_any(tokenizer: Tokenizer, images: Tensor, limit: float = 0.03) -> Ten
     return (again - images).square().mean((1, 2, 3)) / 4 > limit
 
 
-class _Reader:
-    """A GPT that has read a caption and the tokens so far; `logits` are the next token's (B, K)."""
+class Reader:
+    """A GPT that has read a caption and the tokens so far; `logits` are the next token's (B, K).
+
+    `forwards` counts its forward passes, `token_forwards` the tokens that went through them.
+    """
 
     def __init__(self, model: GPT, words: Tensor, cached: bool) -> None:
         self.model, self.config = model, model.config
+        self.forwards = self.token_forwards = 0
         batch, length = words.shape
         config = self.config
         sign = torch.full((batch, 1), config.draw, dtype=torch.int64, device=words.device)
@@ -190,6 +194,8 @@ class _Reader:
 
     def _run(self, ids: Tensor, positions: Tensor) -> None:
         state = self.model.states(ids, positions, cache=self.cache)[:, -1]
+        self.forwards += 1
+        self.token_forwards += ids.numel()
         first = self.config.first_code
         codes = self.model.head.weight[first : first + self.config.codes]
         self.logits = state @ codes.T

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from itertools import islice
 
 import pytest
@@ -22,7 +22,7 @@ from fastgen_course.datasets.captions import (
     render,
 )
 from fastgen_course.files import DataFileError, data_path
-from fastgen_course.language import edits, lexicon, testsets
+from fastgen_course.language import edits, lexicon, rules, testsets
 from fastgen_course.language.decode import all_captions
 from fastgen_course.language.edits import MODEL, RULES, apply_edit, understand
 from fastgen_course.language.examples import REFUSALS, examples, known_words
@@ -81,7 +81,7 @@ def test_edit_requests_are_balanced_and_none_is_idle():
 def test_unseen_words_are_those_of_no_training_request():
     known = known_words(count=2000)
     assert unseen_words("make it green please", known) == []
-    assert unseen_words("a heliotrope coat on malachite", known) == ["heliotrope", "malachite"]
+    assert unseen_words("a heliotrope coat on quartz", known) == ["heliotrope", "quartz"]
     assert {"crimson", "jeans", "backdrop", "pistachio"} <= known
     for text in (w.text for w in free_wording()):
         assert all(word in words_of(text) for word in unseen_words(text, known))
@@ -307,7 +307,8 @@ class Stub:
     def __init__(self, answer, confidence=0.9):
         self.answer, self.confidence = answer, confidence
 
-    def read(self, request, source=None):
+    def read(self, request, source=None, allowed=None):
+        assert allowed is None or isinstance(self.answer, str) or allowed(self.answer)
         return self.answer, self.confidence
 
 
@@ -318,17 +319,57 @@ def test_the_model_answers_where_it_is_there(monkeypatch):
     assert (answer.attributes, answer.answered_by) == (y, MODEL)
     assert 'never met "heliotrope"' in answer.note
     monkeypatch.setattr(edits, "load_reader", lambda: Stub(y, 0.3))
-    assert "was not sure" in apply_edit(SNEAKER, "make it purple").note
+    assert "was not sure" in apply_edit(SNEAKER, "make it purple", road=MODEL).note
+
+
+def test_a_request_of_known_words_needs_no_model(monkeypatch):
+    monkeypatch.setattr(edits, "load_reader", lambda: pytest.fail("the model was asked"))
+    answer = apply_edit(SNEAKER, "make it purple and pixelated")
+    assert answer.answered_by == RULES
+    assert (answer.attributes.colour, answer.attributes.style) == ("purple", "pixel art")
+
+
+@pytest.mark.parametrize(
+    ("request_", "yes", "no"),
+    [
+        # One unknown word may change one slot, and may change none.
+        ("a heliotrope boot", [{}, {"colour": "purple"}, {"style": "flat"}],
+         [{"colour": "purple", "style": "flat"}, {"garment": "bag"}]),
+        # Two runs of unknown words, two slots.
+        ("a heliotrope boot on verdigris", [{"colour": "purple", "background": "pale green"}],
+         [{"colour": "purple", "background": "black", "size": "large"}]),
+        # Neighbours are one run.
+        ("the plainest quartzy boot", [{"style": "flat"}], [{"style": "flat", "size": "large"}]),
+    ],
+)  # fmt: skip
+def test_the_model_must_agree_with_the_rules(request_, yes, no):
+    source = Attributes("small", "red", "sneaker", "white", "photo")
+    allowed = edits._agrees(rules.read_request(request_, source), request_, source)
+    assert all(allowed(replace(source, **{"garment": "boot", **change})) for change in yes)
+    assert not any(allowed(replace(source, **{"garment": "boot", **change})) for change in no)
+    # In free wording, what nobody mentions stays free.
+    free = edits._agrees(rules.read_request(request_), request_, None)
+    assert free(Attributes(garment="boot"))
+    assert not free(source)
+
+
+def test_a_removal_that_the_rules_read_stands():
+    source = Attributes("small", "red", "sneaker", "white", "photo")
+    request = "remove the sneaker and behind it verdigris"
+    allowed = edits._agrees(rules.read_request(request, source), request, source)
+    assert allowed(Attributes(garment="nothing", background="white"))
+    assert not allowed(source)
+    assert not allowed(replace(source, colour="green"))
 
 
 def test_a_refusal_of_the_model_is_a_sentence_unless_the_rules_know_every_word(monkeypatch):
     monkeypatch.setattr(edits, "load_reader", lambda: Stub("not drawable"))
     with pytest.raises(CaptionError, match="nothing that the course can draw"):
         apply_edit(SNEAKER, "make it a zeppelin")
-    assert apply_edit(SNEAKER, "make it green").answered_by == RULES
+    assert apply_edit(SNEAKER, "make it green", road=MODEL).answered_by == RULES
     monkeypatch.setattr(edits, "load_reader", lambda: Stub("contradictory"))
     with pytest.raises(CaptionError, match="two things at once"):
-        apply_edit(SNEAKER, "both heliotrope and taupe")
+        apply_edit(SNEAKER, "both heliotrope and quartz")
 
 
 def test_without_the_package_the_rules_answer_and_say_why(monkeypatch):
@@ -337,7 +378,7 @@ def test_without_the_package_the_rules_answer_and_say_why(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "files", files)
     edits.load_reader.cache_clear()
-    answer = apply_edit(SNEAKER, "make it green")
+    answer = apply_edit(SNEAKER, "make it a heliotrope green")
     assert answer.answered_by == RULES and answer.attributes.colour == "green"
     assert "make language" in answer.note and "keyword rules answer instead" in answer.note
     with pytest.raises(NoLanguageModel):

@@ -39,10 +39,15 @@ def greedy(
 
 def trie_of(texts: Iterable[str], tokenizer: Any) -> Node:
     """All `texts` as token sequences, as a tree: which tokens may come next."""
+    return trie_of_tokens(encoded.ids for encoded in tokenizer.encode_batch(list(texts)))
+
+
+def trie_of_tokens(spelled: Iterable[Sequence[int]]) -> Node:
+    """Token sequences as a tree: which tokens may come next, END after each."""
     root: Node = {}
-    for encoded in tokenizer.encode_batch(list(texts)):
+    for tokens in spelled:
         node = root
-        for token in [*encoded.ids, END]:
+        for token in [*tokens, END]:
             node = node.setdefault(token, {})
     return root
 

@@ -1,12 +1,15 @@
 """Descriptions edited by words, and free wording read into the grammar.
 
-Two roads: the language model with its adapter, held to the grammar, and keyword rules. Without the
+Two roads and their junction. Keyword rules answer where a list has every word. The language model
+with its adapter, held to the grammar, answers alone on its own road; at the junction it is asked
+only about the words that no list has, and must agree with the rules on the others. Without the
 model's package the rules answer alone. Every answer says which road it came from and what changed;
 what neither road understands raises `CaptionError`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,7 +18,7 @@ from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.captions import SLOTS, Attributes, CaptionError, parse, render
 from fastgen_course.files import DataFileError
 from fastgen_course.language import rules
-from fastgen_course.language.decode import Spelled, all_captions, constrained, trie_of
+from fastgen_course.language.decode import Spelled, all_captions, constrained, trie_of_tokens
 from fastgen_course.language.examples import CONTRADICTORY, REFUSALS, known_words, prompt_of
 from fastgen_course.language.gguf_file import NoLanguageModel, load_llama, load_tokenizer
 from fastgen_course.language.guard import Impossible, checked, not_drawable
@@ -55,13 +58,26 @@ class Reader:
         self.model = load_llama()
         adapter.merge(self.model)
         self.captions = all_captions()
-        self.trie = trie_of([f" {text}" for text in (*self.captions, *REFUSALS)], self.tokenizer)
+        texts = [*self.captions, *REFUSALS]
+        encoded = self.tokenizer.encode_batch([f" {text}" for text in texts])
+        self.spelled = {text: one.ids for text, one in zip(texts, encoded, strict=True)}
+        self.trie = trie_of_tokens(self.spelled.values())
 
     def read(
-        self, request: str, source: Attributes | None = None
+        self,
+        request: str,
+        source: Attributes | None = None,
+        allowed: Callable[[Attributes], bool] | None = None,
     ) -> tuple[Attributes | str, float]:
-        """The answer, attributes or one of REFUSALS, and the least certain choice's share."""
-        spelled: Spelled = constrained(self.model, self.tokens_of(request, source), self.trie)
+        """The answer, attributes or one of REFUSALS, and the least certain choice's share.
+
+        `allowed` narrows the grammar's captions to those that may be an answer (None: all may).
+        """
+        trie = self.trie
+        if allowed:
+            fitting = [text for text, y in self.captions.items() if allowed(y)]
+            trie = trie_of_tokens([self.spelled[text] for text in (*fitting, *REFUSALS)])
+        spelled: Spelled = constrained(self.model, self.tokens_of(request, source), trie)
         text = self.tokenizer.decode(spelled.tokens).strip()
         return (text if text in REFUSALS else self.captions[text]), spelled.confidence
 
@@ -89,7 +105,8 @@ def apply_edit(
     Args:
         description: what the picture shows, complete (all five slots, or an empty scene).
         request: "make it green and draw it as a sketch", "take it away", "add a small boot".
-        road: MODEL or RULES alone; None takes the model where it is there, else the rules.
+        road: MODEL or RULES alone; None asks the rules, and the model (where it is installed) about
+            the words that they do not know.
 
     Raises `CaptionError`, in one sentence, for a description or a request that cannot be read, for
     two values of one slot and for what cannot be drawn; `NoLanguageModel` for road=MODEL where it
@@ -116,16 +133,18 @@ def _answer(request: str, source: Attributes | None, road: str | None) -> EditAn
     if road not in (None, MODEL, RULES):
         raise ValueError(f'there is no road "{road}"; choose "{MODEL}", "{RULES}" or None.')
     request = checked(request)
-    if sentence := rules.contradiction(request):
+    if sentence := rules.contradiction(request, source):
         raise CaptionError(sentence)
-    if road != RULES:
-        try:
-            return _by_model(request, source, load_reader())
-        except (NoLanguageModel, DataFileError) as error:
-            if road == MODEL:
-                raise
-            return _by_rules(request, source, str(error))
-    return _by_rules(request, source)
+    if road == MODEL:
+        return _by_model(request, source, load_reader())
+    reading = _reading(request, source)
+    if road == RULES or (reading and not reading.unknown):
+        return _by_rules(request, source)
+    try:
+        reader = load_reader()
+    except (NoLanguageModel, DataFileError) as error:
+        return _by_rules(request, source, str(error))
+    return _by_model(request, source, reader, reading)
 
 
 def _by_rules(request: str, source: Attributes | None, why: str = "") -> EditAnswer:
@@ -138,14 +157,28 @@ def _by_rules(request: str, source: Attributes | None, why: str = "") -> EditAns
     return EditAnswer(y, RULES, f"{note} {why}".strip())
 
 
-def _by_model(request: str, source: Attributes | None, reader: Reader) -> EditAnswer:
+def _reading(request: str, source: Attributes | None) -> rules.Reading | None:
+    """What the rules make of a request; None where they find two values for one slot.
+
+    Raises `Impossible` for "a car" and "a red background": refused by name, whoever answers.
+    """
     try:
-        reading = rules.read_request(request, source)
-    except Impossible:  # "a car", "a red background": refused by name, whatever the model says
+        return rules.read_request(request, source)
+    except Impossible:
         raise
     except CaptionError:
-        reading = None
-    y, confidence = reader.read(request, source)
+        return None
+
+
+def _by_model(
+    request: str,
+    source: Attributes | None,
+    reader: Reader,
+    known: rules.Reading | None = None,
+) -> EditAnswer:
+    """The model's answer; with `known`, one that agrees with what the rules read."""
+    reading = known or _reading(request, source)
+    y, confidence = reader.read(request, source, known and _agrees(known, request, source))
     if isinstance(y, str):
         if reading and not reading.unknown:  # every word is known, so the rules may be asked
             return _by_rules(request, source)
@@ -161,6 +194,34 @@ def _by_model(request: str, source: Attributes | None, reader: Reader) -> EditAn
     elif confidence < 0.5:
         note += " The model was not sure; look whether this is what you meant."
     return EditAnswer(y, MODEL, note)
+
+
+def _agrees(
+    known: rules.Reading, request: str, source: Attributes | None
+) -> Callable[[Attributes], bool]:
+    """Which descriptions agree with the rules: what they read stands, and little more changes.
+
+    Words that no list has ask for at most one slot a run of them ("jogging shoes" is one run);
+    without a garment in the request, a removal that the rules saw stands as well.
+    """
+    before = source or Attributes()
+    if before.garment == "nothing" and not known.removed:
+        # What is put into an empty scene: its background may stay, the other slots were free.
+        before = Attributes(background=before.background)
+    runs = rules.unknown_runs(request)
+
+    def allowed(y: Attributes) -> bool:
+        if known.removed:
+            return y.garment == "nothing" and y.background in (
+                known.wanted.get("background") or before.background,
+                *([] if runs else [None]),
+            )
+        if any(getattr(y, slot) != value for slot, value in known.wanted.items()):
+            return False
+        others = [s for s in SLOTS if s not in known.wanted]
+        return sum(getattr(y, s) != getattr(before, s) for s in others) <= runs
+
+    return allowed
 
 
 def _one_garment(request: str, source: Attributes | None, y: Attributes) -> None:

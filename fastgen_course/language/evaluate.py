@@ -21,7 +21,6 @@ from fastgen_course.language.decode import greedy
 from fastgen_course.language.edits import MODEL, RULES, apply_edit, load_reader, understand
 from fastgen_course.language.examples import known_words
 from fastgen_course.language.prompting import Prompted, _read
-from fastgen_course.language.rules import applied, read_request
 from fastgen_course.language.testsets import edit_requests, free_wording, unseen_words
 from fastgen_course.metrics.intervals import bootstrap_interval
 from fastgen_course.timing import record
@@ -77,15 +76,10 @@ def _final(road: str | None) -> Answer:
     return answer
 
 
-def _rules_first(source: Attributes | None, text: str) -> Attributes | None:
-    """The rules where they know every word, the model elsewhere: a road that was not taken."""
-    try:
-        reading = read_request(text, source)
-        if not reading.unknown:
-            return applied(reading, source)
-    except CaptionError:
-        pass
-    return _final(MODEL)(source, text)
+def _junction() -> Answer:
+    """What readers get: the rules, and the model for the words that they do not know."""
+    load_reader()  # without it the rules would answer alone, under another name
+    return _final(None)
 
 
 def _adapter_unconstrained(source: Attributes | None, text: str) -> Attributes | None:
@@ -107,16 +101,11 @@ ROADS: dict[str, tuple[Callable[[], Answer], str, Callable[[], list[Item]], int]
     "likelihood": (_prompted("likelihood"), "likelihood_", edit_items, SUBSET),
     "rules": (lambda: _final(RULES), "rules_", edit_items, 1),
     "lora": (lambda: _adapter_unconstrained, "lora_", edit_items, 1),
-    "edit": (lambda: _final(MODEL), "", edit_items, 1),
+    "model": (lambda: _final(MODEL), "model_", edit_items, 1),
+    "edit": (_junction, "", edit_items, 1),
     "understand_rules": (lambda: _final(RULES), "understand_rules_", wording_items, 1),
-    "understand": (lambda: _final(MODEL), "understand_", wording_items, 1),
-}
-
-
-# Compared on the development requests only.
-ROADS_TRIED: dict[str, tuple[Callable[[], Answer], Callable[[], list[Item]]]] = {
-    "rules_first": (lambda: _rules_first, edit_items),
-    "understand_rules_first": (lambda: _rules_first, wording_items),
+    "understand_model": (lambda: _final(MODEL), "understand_model_", wording_items, 1),
+    "understand": (_junction, "understand_", wording_items, 1),
 }
 
 
@@ -188,9 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def develop(roads: Sequence[str]) -> None:
     """Answer the development requests by some roads and print every wrong answer."""
-    tried = {name: (make, items) for name, (make, _, items, _) in ROADS.items()} | ROADS_TRIED
-    for road in roads or ("rules", "edit", "rules_first"):
-        make, items = tried[road]
+    for road in roads or ("rules", "edit", "understand_rules", "understand"):
+        make, _, items, _ = ROADS[road]
         answer, right = make(), 0
         rows = development_items(items)
         for item in rows:

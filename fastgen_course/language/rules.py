@@ -16,13 +16,13 @@ from fastgen_course.language import lexicon
 from fastgen_course.language.guard import Impossible, checked, not_drawable
 
 _PHRASES = lexicon.phrases()
-_LONGEST = max(map(len, _PHRASES))
 _COMMANDS: dict[tuple[str, ...], tuple[str, str]] = {
     **{tuple(p.split()): ("size", "large") for p in lexicon.BIGGER},
     **{tuple(p.split()): ("size", "small") for p in lexicon.SMALLER},
     **{tuple(p.split()): ("remove", "") for p in lexicon.REMOVE},
     **{tuple(p.split()): ("background", "white") for p in lexicon.PLAIN},
 }
+_LONGEST = max(map(len, (*_PHRASES, *_COMMANDS)))
 _BASIC = frozenset(SLOTS["colour"])
 _PALE = {v.removeprefix("pale "): v for v in SLOTS["background"] if v.startswith("pale ")}
 _ARTICLES = frozenset(("a", "an", "the", "some", "this", "that", "its", "any", "more", "so", "to"))
@@ -86,10 +86,19 @@ def read_request(text: str, source: Attributes | None = None) -> Reading:
     return Reading(wanted, removed, tuple(unknown))
 
 
-def contradiction(text: str) -> str | None:
+def unknown_runs(text: str) -> int:
+    """How many runs of words that no list has stand in a request; words between them part runs."""
+    tokens = _tokens(text)
+    _, unknown = _mentions(tokens)
+    new = [word in unknown for word in tokens]
+    return sum(here and not before for here, before in zip(new, [False, *new], strict=False))
+
+
+def contradiction(text: str, source: Attributes | None = None) -> str | None:
     """The sentence about two values side by side ("a red blue shoe"), or None.
 
-    Only what no reading can mend: "red, no, blue" and "change red to blue" are none.
+    Only what no reading can mend: "red, no, blue" and "change red to blue" are none, nor is "make
+    the coat a gown" where `source` has a coat.
     """
     tokens = _tokens(text)
     mentions, _ = _mentions(tokens)
@@ -99,6 +108,8 @@ def contradiction(text: str) -> str | None:
         if first.slot != second.slot or first.value == second.value or first.slot == "remove":
             continue
         between = tokens[first.end : second.start]
+        if source and first.value == getattr(source, first.slot) and between in (["a"], ["an"]):
+            continue
         if not first.old and not second.old and set(between) <= {"and", "a", "an", "both"}:
             return _against(first.slot, first.value, second.value)
     return None
@@ -121,9 +132,16 @@ def _singular(word: str) -> str:
 
 
 def _match(words: list[str]) -> tuple[str, str] | None:
-    """What these words say, the last one also in its plural or with "-ish"."""
+    """What these words say, the last one also in its plural, with "-ish" or as a comparative."""
     last = words[-1]
-    for form in (last, _singular(last), last.removesuffix("ish"), last.removesuffix("dish")):
+    stems = [last, _singular(last)]
+    for ending in ("ish", "er"):  # "greenish", "reddish", "bluish"; "greener", "redder", "bluer"
+        if last.endswith(ending):
+            stem = last.removesuffix(ending)
+            stems += (
+                [stem, stem[:-1], f"{stem}e"] if stem[-2:-1] == stem[-1:] else [stem, f"{stem}e"]
+            )
+    for form in stems:
         key = (*words[:-1], form)
         if found := _COMMANDS.get(key) or _PHRASES.get(key):
             return found

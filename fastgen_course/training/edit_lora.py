@@ -28,7 +28,7 @@ from fastgen_course.timing import machine
 from fastgen_course.training.loop import Training, cosine_with_warmup, set_rate
 
 SEED = 606
-STEPS = 340
+STEPS = 700
 BATCH = 16
 RATE = 1.5e-3
 POOL = 8  # batches are cut from this many, sorted by length: less padding, fewer wasted products

@@ -31,16 +31,18 @@ def test_pictures_survive_their_words(model, scenes):
     assert error == pytest.approx(load_card("tokenizer")["metrics"]["mse"], rel=0.15)
     judge = load_model("judge_train")
     before, after = (label_slots(judge, images) for images in (scenes.images, painted))
-    # Not the style, the last slot: the judge tells flat colour by its being exactly flat.
-    assert (before == after)[:, :4].float().mean() > 0.9
+    assert (before == after).float().mean() > 0.92
+    assert (before == after)[:, 4].float().mean() > 0.85  # the style, which squared error loses
 
 
 def test_many_words_are_in_use_and_the_commonest_are_background(model, scenes):
     tokens = encode_all(model, scenes.images)
     assert perplexity(tokens, 512) > 120
-    commonest = int(word_shares(tokens, 512).argmax())
-    where = (tokens == commonest).float().mean(0).view(7, 7)
-    assert where[[0, 0, 6, 6], [0, 6, 0, 6]].mean() > 2 * where[2:5, 2:5].mean()
+    commonest = word_shares(tokens, 512).topk(10).indices
+    where = torch.isin(tokens, commonest).float().mean(0).view(7, 7)
+    border = torch.ones(7, 7, dtype=torch.bool)
+    border[1:6, 1:6] = False
+    assert where[border].mean() > 2 * where[2:5, 2:5].mean()
 
 
 def test_a_change_of_one_word_stays_near(model, scenes):

@@ -7,6 +7,7 @@ import torch
 
 from fastgen_course.models.tokenizer import PIECES, Tokenizer, TokenizerConfig
 from fastgen_course.training import tokenizer_records
+from fastgen_course.training.loop import Training
 from fastgen_course.training.tokenizer import (
     TOKENIZER_RECIPE,
     feature_distance,
@@ -27,7 +28,7 @@ from fastgen_course.training.tokenizer_words import (
 )
 
 SMALL = TokenizerConfig(codes=64, dim=4, width=12, deep=12)
-RECIPE = replace(TOKENIZER_RECIPE, steps=25, batch=8, perceptual=0.0, rate=3e-3)
+RECIPE = replace(TOKENIZER_RECIPE, steps=25, batch=8, perceptual=0.0, refined=0, rate=3e-3)
 
 
 @pytest.mark.parametrize("quantizer", ["ema", "gradient", "fsq"])
@@ -68,6 +69,33 @@ def test_feature_distance_is_zero_for_equal_pictures_alone():
     assert feature_distance(Judge(), images, images).item() == 0
     near, far = (feature_distance(Judge(), images, images + d).item() for d in (0.1, 0.4))
     assert far == pytest.approx(4 * near, rel=1e-4)
+
+
+def test_refinement_goes_on_where_the_first_part_ends(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        "fastgen_course.training.loop.data_path", lambda *parts: tmp_path / parts[-1]
+    )
+    recipe = replace(RECIPE, steps=2, refined=3)
+    whole, training = train_tokenizer(SMALL, recipe, name="whole", quiet=True, log_every=1)
+    assert training.history["slots"][:2] == [0, 0]
+    assert min(training.history["slots"][2:]) > 0.5  # nats: nothing is legible yet
+    # Killed in the refined part and resumed: the same weights.
+    train = Training.run
+
+    def killed(self, step_fn, **options):
+        self.steps, wanted = 4, self.steps
+        train(self, step_fn, **options)
+        self.steps = wanted
+        self.save()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(SMALL, recipe, name="parts", quiet=True, log_every=1)
+    monkeypatch.setattr(Training, "run", train)
+    parts, _ = train_tokenizer(SMALL, recipe, name="parts", quiet=True, log_every=1)
+    for a, b in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_reconstruct_is_encode_then_decode():

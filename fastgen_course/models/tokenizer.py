@@ -262,6 +262,7 @@ class Tokenizer(nn.Module):
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),  # (B, 12, 14, 14): cheaper than a convolution at side 28
             *_conv(12, width),
+            Residual(width),
             *_conv(width, deep, stride=2),  # side 7
             *(_conv(deep, deep, stride=2) if coarse else []),  # side 4
             Residual(deep),
@@ -274,10 +275,13 @@ class Tokenizer(nn.Module):
             Residual(deep),
             *([nn.Upsample(7), *_conv(deep, deep)] if coarse else []),
             Residual(deep),
+            Residual(deep),
             nn.Conv2d(deep, 4 * width, 3, padding=1),
             nn.PixelShuffle(2),  # side 14
             nn.BatchNorm2d(width),
             nn.SiLU(),
+            Residual(width),
+            Residual(width),
             Residual(width),
             nn.Conv2d(width, 12, 3, padding=1),
             nn.PixelShuffle(2),  # side 28

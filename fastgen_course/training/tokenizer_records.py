@@ -33,7 +33,7 @@ from fastgen_course.training.tokenizer import (
 
 COMMAND = "python -m fastgen_course.training.tokenizer_records"
 # Pixels and the quantiser's loss alone: a perceptual term would favour whoever learns it first.
-COMPARE_RECIPE = TokenizerRecipe(steps=600, batch=32, perceptual=0.0, seed=11)
+COMPARE_RECIPE = TokenizerRecipe(steps=600, batch=32, perceptual=0.0, refined=0, seed=11)
 
 
 @dataclass(frozen=True)

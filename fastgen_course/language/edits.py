@@ -226,7 +226,9 @@ def _agrees(
 
 def _one_garment(request: str, source: Attributes | None, y: Attributes) -> None:
     """Refuse "add a bag" to a scene that has a coat: a scene holds one garment."""
-    if source is None or source.garment in (None, "nothing") or y.garment == source.garment:
+    if source is None or source.garment in (None, "nothing"):
+        return
+    if y.garment in (source.garment, "nothing"):
         return
     if set(request.lower().replace(",", " ").split()) & ADD_WORDS:
         raise CaptionError(

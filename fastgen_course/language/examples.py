@@ -80,6 +80,8 @@ def _say(slot: str, value: str, rng: random.Random) -> str:
         thing = rng.choice(lexicon.THINGS[value])
         shapes = (f"{thing} {value}", f"as {value} as a {thing}", f"the colour of a {thing}")
         return rng.choice((*shapes, f"{value} like a {thing}", f"{thing}-coloured"))
+    if slot == "garment" and value != "nothing" and rng.random() < 0.12:
+        return rng.choice(lexicon.DESCRIPTIONS[value])
     known = lexicon.ways(slot, value)
     said = value if rng.random() < 0.25 else rng.choice(known)
     if slot in ("colour", "background") and rng.random() < 0.06:

@@ -77,38 +77,66 @@ IDIOMS: dict[tuple[str, str], tuple[str, ...]] = {
         "bigger", "make it bigger", "a bigger one", "larger please", "enlarge it", "scale it up",
         "enlarge the {g}", "grow it", "zoom in on it", "let it take more room", "expand it",
         "can it be larger", "increase the size", "it should fill more of the picture",
+        "I can hardly see it", "double it", "step closer", "blow it up", "come nearer to it",
+        "let me see it close up", "fit for a giant", "make more of it", "it gets lost in there",
     ),
     ("size", "small"): (
         "smaller", "make it smaller", "a smaller one", "shrink it", "shrink the {g}", "reduce it",
         "scale it down", "zoom out", "let it take less room", "can it be smaller", "tinier",
-        "decrease the size", "it takes too much room", "reduce its size",
+        "decrease the size", "it takes too much room", "reduce its size", "halve it",
+        "it should hardly be seen", "let me see it from far away", "step back from it",
+        "something for a doll", "it crowds the picture", "leave more space around it",
     ),
     ("background", "white"): (
         "nothing behind it", "no background", "take the background away", "remove the background",
         "leave the background blank", "a plain backdrop", "delete what is behind it",
+        "put it on a sheet of paper", "like on fresh snow", "a freshly painted wall behind it",
     ),
     ("background", "black"): (
-        "switch off the light behind it", "dark behind it", "darken the wall",
+        "switch off the light behind it", "dark behind it", "darken the wall", "lights out",
+        "as if at night", "no light behind it", "let it float in outer space",
+        "someone should turn the lights off there",
+    ),
+    ("background", "grey"): (
+        "like on a rainy day", "an overcast sky behind it", "put it in front of a stone wall",
+        "as dull as the pavement behind it", "let it stand in the fog",
+    ),
+    ("background", "pale blue"): (
+        "put the sky behind it", "a clear sky behind it", "let it float in the air",
+        "something like ice behind it", "a summer sky for the wall",
+    ),
+    ("background", "pale green"): (
+        "peppermint behind it", "something minty for the wall", "a wall like pistachio ice cream",
+    ),
+    ("background", "pale pink"): (
+        "a wall like the inside of a shell", "something rosy and faint behind it",
+        "candyfloss behind it", "a blushing wall",
     ),
     ("style", "photo"): (
         "photograph it", "take a photo of it", "make it look real", "make it realistic",
         "as if taken with a camera", "like a real picture", "I want a photograph of it",
-        "back to a photograph", "more lifelike", "shoot it with a camera",
+        "back to a photograph", "more lifelike", "shoot it with a camera", "snap it",
+        "as if I had taken it with my phone", "like in a shop catalogue", "as a camera sees it",
+        "I want to believe it is real", "lit as in a studio",
     ),
     ("style", "sketch"): (
         "sketch it", "draw it by hand", "draw it with a pencil", "in pencil", "doodle it",
         "scribble it", "as a pencil drawing", "hand-drawn please", "only lines",
         "make a sketch of it",
-        "like an artist's notebook", "with pen and paper",
+        "like an artist's notebook", "with pen and paper", "in graphite", "in ink", "with a biro",
+        "as if jotted down in a minute", "just the contours", "in rough strokes",
     ),
     ("style", "flat"): (
         "make it a cartoon", "turn it into a cartoon", "with flat colours", "like a comic",
         "as a vector graphic", "flatten the shading", "cartoon it", "as clip-art", "poster style",
-        "without shading",
+        "without shading", "like a road sign", "in solid fills", "like an infographic",
+        "as in a colouring book for children", "like an emoji", "as a sticker",
     ),
     ("style", "pixel art"): (
         "pixelate it", "make it blocky", "like an old computer game", "with big pixels", "8-bit it",
         "as a game sprite", "in low resolution", "retro game look", "like on a game console",
+        "out of little squares", "as in the eighties on a screen", "like in Tetris", "NES graphics",
+        "as Mario would see it", "made of blocks",
     ),
 }  # fmt: skip
 
@@ -122,6 +150,10 @@ REMOVE = (
     "leave only the backdrop", "I want nothing in it", "drop the {g}", "throw the {g} out",
     "no more {g}", "the {g} has to go", "hide it", "wipe it out", "an empty picture", "no {g}",
     "cut the {g} out of the picture", "I don't want any {g}", "keep the wall, lose the {g}",
+    "bin it", "bin the {g}", "ditch the {g}", "someone stole the {g}", "nothing should be left",
+    "as if nobody had put anything there", "I only want to see the wall", "scrap the {g}",
+    "the {g} is sold, show the empty place", "leave the place empty", "skip the {g}",
+    "no clothes at all", "take the {g} off the picture", "who needs a {g}? away with it",
 )  # fmt: skip
 
 ADD = (
@@ -155,19 +187,24 @@ STYLE_PART: dict[str, tuple[str, ...]] = {
     "photo": (
         "as a photo", "photographed", "realistic", "taken with a camera", "like a real picture",
         "photo style", "a photograph", "in a photograph", "photorealistic", "looking real",
+        "snapped on a phone", "like in a catalogue", "shot in a studio", "as I took it on holiday",
     ),
     "sketch": (
         "as a sketch", "sketched", "hand-drawn", "drawn by hand", "in pencil", "a pencil drawing",
         "drawn with a pencil", "sketch style", "as a drawing", "doodled", "in ink lines",
+        "in graphite", "scribbled in ink", "drawn in pen", "in rough lines", "as a biro doodle",
     ),
     "flat": (
         "as a cartoon", "in flat colours", "cartoon style", "like a comic", "flat", "as clip-art",
         "vector style", "as a flat illustration", "in comic style", "without shading",
+        "like an infographic", "in solid fills", "as a sticker", "in simple shapes",
+        "like a road sign",
     ),
     "pixel art": (
         "in pixel art", "pixelated", "8-bit", "like an old video game", "in big pixels",
         "as pixels",
         "retro game style", "as a game sprite", "in blocky pixels", "pixel art",
+        "as a sprite", "in 16-bit", "in chunky pixels", "NES graphics", "like on an old console",
     ),
 }  # fmt: skip
 STYLE_FRONT: dict[str, tuple[str, ...]] = {
@@ -205,6 +242,8 @@ NOTHING = (
     "an empty scene", "nothing", "no garment", "an empty picture", "no clothes",
     "just the background",
     "only a wall", "nothing at all", "a blank picture", "nobody and nothing", "an empty room",
+    "a deserted room", "no items whatsoever", "a blank scene", "only the backdrop", "an empty wall",
+    "leave out the garment", "emptiness", "a scene without anything", "just the wall",
 )  # fmt: skip
 
 # What must be refused rather than guessed.

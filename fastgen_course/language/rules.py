@@ -30,6 +30,7 @@ _NOT = frozenset(("not", "no", "never", "without", "from", "than", "less", "isn'
 _VERBS = frozenset(
     ("change", "turn", "swap", "replace", "exchange", "switch", "trade", "transform", "convert")
 )
+_COLOUR_WORDS = frozenset(("colour", "color", "coloured", "colored", "shade", "tone"))
 _TO = frozenset(("to", "into", "for", "by", "with"))
 _OPPOSITE = {"small": "large", "large": "small"}
 
@@ -67,7 +68,9 @@ def read_request(text: str, source: Attributes | None = None) -> Reading:
     _old_values(mentions, tokens)
     for word in unknown:
         at = tokens.index(word)
-        meant = "for" not in tokens[max(0, at - 3) : at]  # "a shirt for a child" shows no child
+        # "a shirt for a child" shows no child, "the size of a house" no house.
+        meant = not {"for", "like", "as", "of"} & set(tokens[max(0, at - 3) : at])
+        meant &= _after(tokens, at + 1) not in ("sized", "coloured", "colored", "'s")
         if meant and {word, _singular(word)} & set(lexicon.UNDRAWABLE):
             raise not_drawable(word)
     removed = any(m.slot == "remove" for m in mentions)
@@ -176,10 +179,20 @@ def _mentions(tokens: list[str]) -> tuple[list[Mention], list[str]]:
         adjacent = after and after.start == m.end
         if shade and adjacent and after.words[-1] in _BASIC:
             continue
+        if m.words == ("little",) and _graded(tokens, m):
+            continue  # "a little bigger" is no small thing
         if m.words == ("dark",) and adjacent and after.slot == "colour":
             continue  # "dark chocolate" is no black background
         kept.append(m)
     return kept, unknown
+
+
+def _graded(tokens: list[str], m: Mention) -> bool:
+    """Whether it only grades the word that follows: "a little bigger", "a little too red"."""
+    after = _after(tokens, m.end)
+    return tokens[m.start - 1 : m.start] == ["a"] and (
+        after in ("bit", "more", "less", "too") or (after.endswith("er") and len(after) > 4)
+    )
 
 
 def _after(tokens: list[str], at: int) -> str:
@@ -204,6 +217,9 @@ def _backdrops(mentions: list[Mention], tokens: list[str]) -> None:
                 raise Impossible(
                     f"there is no {m.value} background; choose {', '.join(SLOTS['background'])}."
                 )
+        elif m.slot == "background" and m.value in _PALE.values() and after in _COLOUR_WORDS:
+            if _after(tokens, m.end + 1) not in lexicon.BACKDROPS and not led:
+                m.slot, m.value = "colour", m.value.removeprefix("pale ")  # "a candyfloss colour"
         elif m.slot == "background" and worn and not named:
             if m.value in _PALE.values():
                 m.slot, m.value = "colour", m.value.removeprefix("pale ")
@@ -225,7 +241,7 @@ def _backdrop_before(mentions: list[Mention], tokens: list[str], index: int) -> 
 
 def _old_values(mentions: list[Mention], tokens: list[str]) -> None:
     """Mark what is named only to be left: "not red", "instead of the bag", "change red to blue"."""
-    for i, m in enumerate(mentions):
+    for m in mentions:
         before = [t for t in tokens[max(0, m.start - 3) : m.start] if t not in _ARTICLES]
         if (before and before[-1] == "too") or before[-1:] == ["less"]:
             if m.slot == "size":
@@ -238,8 +254,9 @@ def _old_values(mentions: list[Mention], tokens: list[str]) -> None:
             m.old = True
         if _after(tokens, m.end) == "is" and "wrong" in tokens[m.end : m.end + 3]:
             m.old = True
+    for i, m in enumerate(mentions):
         for other in mentions[i + 1 :]:
-            if other.slot != m.slot:
+            if other.slot != m.slot or other.old:  # "a dress, sorry, not trousers" keeps the dress
                 continue
             between = tokens[m.end : other.start]
             corrected = {"no", "sorry", "mean", "rather"} & set(between) and {",", "?", ":"} & set(

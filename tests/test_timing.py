@@ -14,6 +14,7 @@ from fastgen_course.timing import (
     MeasurementError,
     compare,
     describe_machine,
+    laps,
     machine,
     measure,
     measure_once,
@@ -230,3 +231,20 @@ def test_an_accelerator_is_waited_for_before_and_after_each_call(kind, monkeypat
     assert len(waits) == 2 * (1 + timing.repeats)
     measure(lambda: None, device="cpu", warmup=0, min_repeats=3, min_seconds=0)
     assert len(waits) == 2 * (1 + timing.repeats)
+
+
+def test_laps_are_times_since_the_start_of_the_last_call():
+    device, calls = FakeDevice(), []
+
+    def parts(lap):
+        calls.append(len(calls))
+        for seconds in (0.25, 0.5):
+            device.work(seconds * (10 if len(calls) == 1 else 1))  # the first call is cold
+            lap()
+
+    times = laps(parts, warmup=2, clock=device.clock, synchronize=device.synchronize)
+    assert times == pytest.approx([250, 750])
+    assert len(calls) == 3
+    assert device.unsynchronised_reads == 0
+    with pytest.raises(MeasurementError, match="never called lap"):
+        laps(lambda lap: None, clock=device.clock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -117,8 +117,7 @@ def sample_masked(
     return torch.cat(result)
 
 
-@torch.no_grad()
-def replay_masked(
+def iterate_masked(
     model: MaskedModel,
     captions: Sequence[str] | Tensor,
     noise: Tensor | None = None,
@@ -131,8 +130,8 @@ def replay_masked(
     choice_temperature: float = 4.5,
     guidance: float = 1.0,
     schedule: Schedule = tokens_left,
-) -> list[MaskedStep]:
-    """Where the drawing of `sample_masked` stands after each step; arguments as there."""
+) -> Iterator[MaskedStep]:
+    """The drawing of `sample_masked` step by step, as it is made; arguments as there."""
     n = model.config.image_tokens
     words = checked_words(captions)
     noise = _checked_noise(noise, (len(words), 2, steps, n), generator)
@@ -141,7 +140,12 @@ def replay_masked(
     hidden = torch.ones_like(start, dtype=torch.bool)
     settings = (temperature, top_k, top_p, choice_temperature, guidance, schedule)
     model.eval()
-    return list(_steps(model, words.to(device), noise.to(device), start, hidden, *settings))
+    return _steps(model, words.to(device), noise.to(device), start, hidden, *settings)
+
+
+def replay_masked(*arguments: Any, **settings: Any) -> list[MaskedStep]:
+    """Every step of a finished drawing; arguments as for `iterate_masked`."""
+    return list(iterate_masked(*arguments, **settings))
 
 
 @torch.no_grad()
@@ -175,6 +179,7 @@ def _checked_noise(
     return noise
 
 
+@torch.no_grad()
 def _steps(
     model: MaskedModel,
     caption: Tensor,

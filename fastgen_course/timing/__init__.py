@@ -3,6 +3,7 @@
 from fastgen_course.timing.machine import describe_machine, machine
 from fastgen_course.timing.measure import (
     compare,
+    laps,
     measure,
     measure_once,
     synchronizer,
@@ -30,6 +31,7 @@ __all__ = [
     "compare",
     "describe_machine",
     "format_results",
+    "laps",
     "machine",
     "measure",
     "measure_once",

@@ -302,3 +302,38 @@ def _quiet_collector() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def laps(
+    fn: Callable[[Callable[[], None]], Any],
+    *,
+    warmup: int = 3,
+    threads: int | None = None,
+    device: str | torch.device = "cpu",
+    synchronize: Synchronize | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[float]:
+    """When each part of one call ended: milliseconds since its start at every `lap()`.
+
+    Args:
+        fn: a call `fn(lap)` that calls `lap()` after each of its parts.
+        warmup: so many whole calls before the one that counts.
+        threads: PyTorch's CPU threads meanwhile; None leaves them as they are.
+        device, synchronize, clock: as for `measure`; the device is idle at each reading.
+
+    Raises `MeasurementError` if `fn` never calls `lap`.
+    """
+    wait = synchronize or synchronizer(device)
+    with threads_set(threads), _quiet_collector():
+        for _ in range(warmup + 1):
+            times: list[float] = []
+
+            def lap(times: list[float] = times) -> None:
+                wait()
+                times.append(clock())
+
+            lap()
+            fn(lap)
+    if len(times) == 1:
+        raise MeasurementError("fn(lap) never called lap(), so there is nothing to time.")
+    return [1000 * (t - times[0]) for t in times[1:]]

@@ -35,6 +35,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "tokenizer": ("fastgen_course.models.tokenizer", "Tokenizer", "TokenizerConfig"),
     "tokenizer_16": ("fastgen_course.models.tokenizer", "Tokenizer", "TokenizerConfig"),
     "gpt": ("fastgen_course.models.gpt", "GPT", "TransformerConfig"),
+    "gpt_draft": ("fastgen_course.models.gpt", "GPT", "TransformerConfig"),
+    "gpt_16": ("fastgen_course.models.gpt", "GPT", "TransformerConfig"),
     "masked": ("fastgen_course.models.masked", "MaskedModel", "MaskedConfig"),
     "edit_lora": ("fastgen_course.language.lora", "Adapter", "LoRAConfig"),
     "editor": ("fastgen_course.models.editor", "Editor", "EditorConfig"),

@@ -18,6 +18,8 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "tokenizer": ("tokenizer", "train_shipped_tokenizer"),
     "tokenizer_16": ("tokenizer", "train_shipped_tokenizer"),
     "gpt": ("gpt", "train_shipped_gpt"),
+    "gpt_draft": ("gpt", "train_shipped_gpt"),
+    "gpt_16": ("gpt", "train_shipped_gpt"),
     "masked": ("masked", "train_shipped_masked"),
     "edit_lora": ("edit_lora", "train_edit_lora"),
     "editor": ("editor", "train_shipped_editor"),

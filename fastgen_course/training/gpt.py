@@ -16,6 +16,7 @@ from fastgen_course.datasets.scenes import captions_of, scene_batches
 from fastgen_course.models.gpt import (
     GPT,
     GPT_BASE,
+    GPT_SIZES,
     IGNORE,
     Sequences,
     describe_sequences,
@@ -171,9 +172,28 @@ def gpt_metrics(
     return {f"test_{key}_nats": value / (n // 200) for key, value in sums.items()}
 
 
+class ShippedGPT(NamedTuple):
+    """A language model that is shipped: its sizes, its training, and whose tokens it writes."""
+
+    config: TransformerConfig
+    recipe: GPTRecipe
+    tokenizer: str = "tokenizer"
+
+
+SHIPPED: dict[str, ShippedGPT] = {
+    "gpt": ShippedGPT(GPT_BASE, GPT_RECIPE),
+    # The small model that guesses for speculative decoding (notebook 07).
+    "gpt_draft": ShippedGPT(GPT_SIZES["gpt_xs"], replace(GPT_RECIPE, steps=4000)),
+    # The same size over 16 tokens a picture, for notebook 07's comparison.
+    "gpt_16": ShippedGPT(GPT_BASE, GPT_RECIPE, "tokenizer_16"),
+}
+
+
 def train_shipped_gpt(name: str = "gpt", quiet: bool = False) -> dict:
-    """Train the shipped language model, resuming a killed run; ships it, returns its card."""
-    recipe = GPT_RECIPE
-    tokenizer = load_model("tokenizer")
-    model, training = train_gpt(GPT_BASE, recipe, tokenizer=tokenizer, name=name, quiet=quiet)
+    """Train a shipped language model, resuming a killed run; ships it, returns its card."""
+    if name not in SHIPPED:
+        raise ValueError(f"there is no language model {name!r}; choose from {', '.join(SHIPPED)}.")
+    config, recipe, tokenizer_name = SHIPPED[name]
+    tokenizer = load_model(tokenizer_name)
+    model, training = train_gpt(config, recipe, tokenizer=tokenizer, name=name, quiet=quiet)
     return ship(name, model, training, recipe, lambda: gpt_metrics(model, tokenizer))

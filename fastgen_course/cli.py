@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     draw = commands.add_parser("draw", help="draw a caption")
     draw.add_argument("caption", help='e.g. "a small red sneaker on a white background"')
     draw.add_argument("--out", type=Path, default=Path("picture.png"), help="a .png file to write")
-    draw.add_argument("--seed", type=int, default=0, help="another seed, another picture")
+    draw.add_argument("--seed", type=_seed, default=0, help="another seed, another picture")
     draw.add_argument("--enlarge", type=int, default=8, help="screen pixels per pixel (1 to 32)")
     draw.add_argument(
         "--model",
@@ -66,6 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     describe = commands.add_parser("describe", help="say what a picture shows that `draw` wrote")
     describe.add_argument("file", type=Path, help="a .png of 28x28 pixels, enlarged or not")
     describe.set_defaults(run=_describe)
+
+    edit = commands.add_parser("edit", help="change a picture by words and keep its garment")
+    edit.add_argument("file", type=Path, help="a .png of 28x28 pixels, enlarged or not")
+    edit.add_argument("request", help='e.g. "make it green and draw it as a sketch"')
+    edit.add_argument("--out", type=Path, default=Path("edited.png"), help="a .png file to write")
+    edit.add_argument("--seed", type=_seed, default=0, help="another seed for what is drawn anew")
+    edit.add_argument("--enlarge", type=int, default=8, help="screen pixels per pixel (1 to 32)")
+    edit.add_argument("--shows", default="", help="a caption of what was read wrongly in FILE")
+    edit.add_argument("--rules", action="store_true", help="keyword rules read the request")
+    edit.set_defaults(run=_edit)
 
     results = commands.add_parser("results", help="every recorded figure and its command")
     results.add_argument("area", nargs="?", help="one area only, e.g. vae")
@@ -104,33 +114,54 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _seed(text: str) -> int:
+    """A seed that every random generator takes."""
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 up, got {text[:30]}.")
+    return int(text)
+
+
 def _draw(options: argparse.Namespace) -> None:
     import torch
-    from PIL import Image
 
     from fastgen_course.datasets.captions import parse
-    from fastgen_course.files import atomic_write
-    from fastgen_course.show import to_uint8
     from fastgen_course.timing import measure
 
-    if options.out.suffix.lower() != ".png":
-        raise ValueError(f"--out {options.out.name} is not a .png file; end its name in .png.")
-    if not 1 <= options.enlarge <= 32:
-        raise ValueError(f"--enlarge must be 1 to 32, got {options.enlarge}.")
+    _check_out(options)
     parse(options.caption)  # a caption that cannot be read stops here, before weights are loaded
     draw = _drawer(options.model)
     generator = torch.Generator().manual_seed(options.seed)
     image = draw([options.caption], generator)
     timing = measure(lambda: draw([options.caption], generator))
-    picture = Image.fromarray(to_uint8(image)[0])
-    size = (picture.width * options.enlarge, picture.height * options.enlarge)
-    with atomic_write(options.out) as temporary:
-        picture.resize(size, Image.Resampling.NEAREST).save(temporary, format="png")
     print(
-        f"{options.out}: {picture.width}x{picture.height} pixels, {timing.median_ms:.2f} ms median "
+        f"{_write(image[0], options)}, {timing.median_ms:.2f} ms median "
         f"(p90 {timing.p90_ms:.2f} ms, {timing.repeats} repeats, batch 1, "
         f"{timing.threads} threads, {timing.device})"
     )
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Refuse --out and --enlarge that cannot be, before anything is drawn."""
+    if options.out.suffix.lower() != ".png":
+        raise ValueError(f"--out {options.out.name} is not a .png file; end its name in .png.")
+    if options.out.is_dir():
+        raise ValueError(f"--out {options.out.name} is a folder; name a file in it.")
+    if not 1 <= options.enlarge <= 32:
+        raise ValueError(f"--enlarge must be 1 to 32, got {options.enlarge}.")
+
+
+def _write(image: torch.Tensor, options: argparse.Namespace) -> str:
+    """Write an image (3, H, W) to --out, enlarged; its name and pixels, to be printed."""
+    from PIL import Image
+
+    from fastgen_course.files import atomic_write
+    from fastgen_course.show import to_uint8
+
+    picture = Image.fromarray(to_uint8(image))
+    size = (picture.width * options.enlarge, picture.height * options.enlarge)
+    with atomic_write(options.out) as temporary:
+        picture.resize(size, Image.Resampling.NEAREST).save(temporary, format="png")
+    return f"{options.out}: {picture.width}x{picture.height} pixels"
 
 
 def _drawer(name: str) -> Callable[[list[str], torch.Generator], torch.Tensor]:
@@ -175,6 +206,31 @@ def _describe(options: argparse.Namespace) -> None:
         f"{timing.median_ms:.2f} ms median (p90 {timing.p90_ms:.2f} ms, {timing.repeats} repeats, "
         f"batch 1, {timing.threads} threads, {timing.device})"
     )
+
+
+def _edit(options: argparse.Namespace) -> None:
+    from fastgen_course.datasets.captions import render
+    from fastgen_course.language.assistant import edit_picture, time_stages
+    from fastgen_course.language.edits import RULES
+    from fastgen_course.sampling.picture_files import read_picture
+
+    _check_out(options)
+    picture = read_picture(options.file)
+    if options.out.exists() and options.out.samefile(options.file):
+        raise ValueError(f"--out {options.out.name} is the picture to edit; name another file.")
+    road = RULES if options.rules else None
+    done = edit_picture(picture, options.request, shows=options.shows, seed=options.seed, road=road)
+    written = _write(done.image, options)
+    print(f"read:       {render(done.before)}")
+    print(f"understood: {render(done.after)} (answered by the {done.answered_by})")
+    print(f"way:        {done.way}")
+    print(f"reads now:  {render(done.found)}" + (f" ({done.missed})" if done.missed else ""))
+    print(done.note)
+    print(written)
+    stages = time_stages(done, seed=options.seed, road=road)
+    said = [f"{name} {t.median_ms:.2f} (p90 {t.p90_ms:.2f})" for name, t in stages.items()]
+    threads = stages["draw"].threads
+    print(f"ms median a stage: {', '.join(said)}; batch 1, {threads} threads, cpu")
 
 
 def _results(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.captions import SLOTS, Attributes, encode_words, render
 from fastgen_course.models.editor import Editor
 from fastgen_course.models.gpt import GPT
+from fastgen_course.models.masked import MaskedModel
 from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.sampling.edit import edit_tokens, restore_tokens
 from fastgen_course.sampling.gpt import describe_tokens, draw_images
@@ -61,6 +62,11 @@ class Studio:
     def editor(self) -> Editor:
         """The model that edits a picture in one pass."""
         return load_model("editor")
+
+    @cached_property
+    def masked(self) -> MaskedModel:
+        """The model that fills in hidden places."""
+        return load_model("masked")
 
     def draw(self, captions: Sequence[str], generator: torch.Generator | None = None) -> Tensor:
         """One picture a caption."""

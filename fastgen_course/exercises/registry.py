@@ -26,6 +26,7 @@ NOTEBOOKS: dict[str, str] = {
     "gpt": "04_text_to_image",
     "masked": "05_parallel_drawing",
     "edit": "06_describe_and_edit",
+    "fast": "07_fast_sampling",
 }
 
 # Two registered implementations must differ by this many tolerances somewhere, so that no result

@@ -40,6 +40,10 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "masked": ("fastgen_course.models.masked", "MaskedModel", "MaskedConfig"),
     "edit_lora": ("fastgen_course.language.lora", "Adapter", "LoRAConfig"),
     "editor": ("fastgen_course.models.editor", "Editor", "EditorConfig"),
+    "flow": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
+    "flow_mean": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
+    "flow_guided": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
+    "flow_reflow": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
 }

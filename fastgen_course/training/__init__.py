@@ -23,6 +23,10 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "masked": ("masked", "train_shipped_masked"),
     "edit_lora": ("edit_lora", "train_edit_lora"),
     "editor": ("editor", "train_shipped_editor"),
+    "flow": ("flow", "train_shipped_flow"),
+    "flow_mean": ("flow", "train_shipped_flow"),
+    "flow_guided": ("flow", "train_shipped_flow"),
+    "flow_reflow": ("flow", "train_shipped_flow"),
     "vae_digits": ("vae", "train_shipped_vae"),
     "vae_fashion": ("vae", "train_shipped_vae"),
 }

@@ -27,6 +27,7 @@ NOTEBOOKS: dict[str, str] = {
     "masked": "05_parallel_drawing",
     "edit": "06_describe_and_edit",
     "fast": "07_fast_sampling",
+    "flow": "08_flow",
 }
 
 # Two registered implementations must differ by this many tolerances somewhere, so that no result

@@ -28,12 +28,11 @@ def editor():
 
 
 def say(editor, words):
-    editor.words.value = words
-    editor.edit_button.click()
+    editor.words.press(words)
 
 
 def edits_disabled(editor) -> set[bool]:
-    controls = (editor.words, editor.edit_button, editor.repaint_button, editor.mask)
+    controls = (editor.words, editor.repaint_button, editor.mask)
     return {control.disabled for control in controls}
 
 
@@ -47,8 +46,7 @@ def test_it_draws_four_at_once_and_says_who_answered(editor):
     first = editor.picker.pictures
     editor.seed.value = 3
     assert editor.picker.pictures != first
-    editor.request.value = "a blue bag"
-    editor.draw_button.click()
+    editor.request.press("a blue bag")
     assert all("blue bag" in label for label in editor.picker.labels)
 
 
@@ -61,26 +59,34 @@ def test_a_chosen_variant_is_edited_by_words(editor):
     assert "blue boot" in editor.picker.labels[1] and editor.picker.chosen == 1
     assert [editor.picker.pictures[i] for i in (0, 2, 3)] == others
     assert "colour red → blue" in editor.status.value
-    assert editor.words.value == ""
+    assert editor.words.text == ""
     assert editor.mask.picture == editor.picker.pictures[1]
     assert editor.history.value.count("<li>") == 2
-    editor.words.value = "make it green"
+    editor.words.text = "make it green"
     editor.picker.chosen = 3
-    assert editor.words.value == "make it green"  # choosing forgets no words
+    assert editor.words.text == "make it green"  # choosing forgets no words
     assert editor.mask.picture == editor.picker.pictures[3]
 
 
-def test_enter_does_what_the_button_does(editor):
+def test_the_words_that_were_sent_count(editor):
     editor.picker.chosen = 0
-    editor.words.value = "make it blue"
-    editor.words._handle_custom_msg({"event": "submit"}, [])  # what the browser sends
+    editor.words.text = "make it blu"  # the field's last letters are still on their way
+    editor.words.press("make it blue")
     assert "blue boot" in editor.picker.labels[0]
-    editor.words.value = "make it green"
-    editor.words._handle_custom_msg({"event": "other"}, [])
-    assert "blue boot" in editor.picker.labels[0]
-    editor.request.value = "a brown bag"
-    editor.request._handle_custom_msg({"event": "submit"}, [])
-    assert "brown bag" in editor.picker.labels[0]
+    editor.request.press("a brown bag")
+    assert editor.request.text == "a brown bag" and "brown bag" in editor.picker.labels[0]
+    first = editor.picker.pictures
+    editor.picker.chosen = 0
+    say(editor, "make it blue")
+    editor.request.press()  # the same words once more
+    assert editor.picker.pictures == first
+
+
+def test_words_in_the_field_say_what_the_marked_places_become(editor):
+    editor.picker.chosen = 0
+    editor.words.text, editor.mask.hidden = "make it blue", [48]
+    editor.repaint_button.click()
+    assert "colour red → blue" in editor.status.value and editor.words.text == ""
 
 
 def test_marked_places_are_drawn_anew(editor):
@@ -105,7 +111,7 @@ def test_undo_goes_back_to_an_empty_table(editor):
     editor.undo_button.click()
     assert editor.picker.pictures == [] and "Nothing is drawn" in editor.status.value
     assert editor.undo_button.disabled and edits_disabled(editor) == {True}
-    editor.draw_button.click()
+    editor.request.press()
     assert editor.picker.pictures == first
 
 
@@ -121,7 +127,7 @@ def test_undo_goes_back_to_an_empty_table(editor):
             "hides the whole picture",
         ),
         (
-            lambda e: (setattr(e.request, "value", "🎨"), e.draw_button.click()),
+            lambda e: e.request.press("🎨"),
             "the request has no words",
         ),
     ],
@@ -145,7 +151,7 @@ def test_missing_weights_and_a_broken_model_are_told_in_the_widget(tmp_path, mon
     rooms = ExactStudio()
     rooms.draw = lambda captions, generator: 1 / 0
     editor = design_editor(Designer(rooms, road=RULES))
-    assert "ZeroDivisionError" in editor.status.value and not editor.draw_button.disabled
+    assert "ZeroDivisionError" in editor.status.value and not editor.request.disabled
 
 
 def test_it_is_locked_while_it_works(editor):
@@ -154,13 +160,13 @@ def test_it_is_locked_while_it_works(editor):
     draw = editor.designer.rooms.draw
 
     def watched(captions, generator=None):
-        seen.append((editor.draw_button.disabled, editor.picker.disabled, editor.status.value))
+        seen.append((editor.request.disabled, editor.picker.disabled, editor.status.value))
         return draw(captions, generator)
 
     editor.designer.rooms.draw = watched
-    editor.draw_button.click()
+    editor.request.press()
     assert seen[0][:2] == (True, True) and "Drawing …" in seen[0][2]
-    assert not editor.draw_button.disabled
+    assert not editor.request.disabled
 
 
 def test_a_seed_off_the_slider():

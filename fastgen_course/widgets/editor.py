@@ -25,6 +25,26 @@ SIDE = 7  # a picture is 7x7 words, and a mask hides words
 _HERE = Path(__file__).parent
 
 
+class RequestLine(anywidget.AnyWidget):
+    """A text field and its button. `sent`: the words of the last press, and how many presses.
+
+    `text` follows the field; a press takes its words along, so that none is lost on the way.
+    """
+
+    _esm = (_HERE / "request_line.js").read_text(encoding="utf-8")
+    label = traitlets.Unicode().tag(sync=True)
+    placeholder = traitlets.Unicode().tag(sync=True)
+    button = traitlets.Unicode().tag(sync=True)
+    text = traitlets.Unicode().tag(sync=True)
+    sent = traitlets.Dict().tag(sync=True)
+    disabled = traitlets.Bool(False).tag(sync=True)
+
+    def press(self, words: str | None = None) -> None:
+        """What Enter does: send `words`, those in the field if None."""
+        words = self.text if words is None else words
+        self.sent = {"words": words, "count": self.sent.get("count", 0) + 1}
+
+
 class VariantPicker(anywidget.AnyWidget):
     """Pictures as buttons; `chosen` is the pressed one's number, -1 for none."""
 
@@ -77,57 +97,49 @@ class DesignEditor(widgets.VBox):
             raise ValueError(f"seed must be 0 to {seeds - 1}, got {seed}.")
         self.designer = Designer() if designer is None else designer
         self._build(request, seed, seeds)
-        asking = widgets.HBox([self.request, self.draw_button])
-        editing = widgets.HBox([self.words, self.edit_button])
         masking = widgets.HBox([self.repaint_button, self.clear_button, self.undo_button])
         hint = widgets.HTML(
             status_html("Drag over the picture to mark what is drawn anew, then press Redraw.")
         )
-        right = widgets.VBox([editing, hint, masking, self.status, self.history])
+        right = widgets.VBox([self.words, hint, masking, self.status, self.history])
         table = widgets.HBox([self.mask, right])
-        super().__init__([asking, self.seed, self.picker, table])
+        super().__init__([self.request, self.seed, self.picker, table])
         self.draw()
 
     def _build(self, request: str, seed: int, seeds: int) -> None:
-        wide = widgets.Layout(width="min(100%, 460px)")
-        self.request = widgets.Text(value=request, description="request", layout=wide)
-        self.draw_button = widgets.Button(description="Draw four", button_style="primary")
+        self.request = RequestLine(label="request", button="Draw four", text=request)
         self.seed = widgets.IntSlider(
             value=seed, min=0, max=seeds - 1, description="seed", continuous_update=False
         )
         self.picker, self.mask = VariantPicker(), MaskPainter()
-        self.words = widgets.Text(
-            placeholder="make it green and draw it as a sketch", description="edit", layout=wide
+        self.words = RequestLine(
+            label="edit", button="Edit", placeholder="make it green and draw it as a sketch"
         )
-        self.edit_button = widgets.Button(description="Edit", button_style="primary")
         self.repaint_button = widgets.Button(
             description="Redraw marked", tooltip="Draw the marked places anew"
         )
         self.clear_button = widgets.Button(description="Clear marks")
         self.undo_button = widgets.Button(description="Undo", tooltip="Take the last step back")
         self.status, self.history = widgets.HTML(), widgets.HTML()
-        self.draw_button.on_click(self.draw)
-        self.edit_button.on_click(self.edit)
+        self.request.observe(partial(self._sent, self.draw), "sent")
+        self.words.observe(partial(self._sent, self.edit), "sent")
         self.repaint_button.on_click(self.repaint)
         self.clear_button.on_click(self.clear)
         self.undo_button.on_click(self.undo)
         self.seed.observe(self.draw, "value")
         self.picker.observe(self._choose, "chosen")
-        # Enter alone, not leaving the field: a click on the mask would set off an edit otherwise.
-        self.request.on_msg(partial(self._entered, self.draw))
-        self.words.on_msg(partial(self._entered, self.edit))
 
     def draw(self, _event: object = None) -> None:
         """Four variants of what the request says."""
-        self._do("Drawing", lambda: self.designer.ask(self.request.value, self.seed.value))
+        self._do("Drawing", lambda: self.designer.ask(self.request.text, self.seed.value))
 
     def edit(self, _event: object = None) -> None:
         """Change the chosen variant as the edit's words say."""
-        self._do("Editing", lambda: self.designer.refine(self.words.value, self.seed.value))
+        self._do("Editing", lambda: self.designer.refine(self.words.text, self.seed.value))
 
     def repaint(self, _event: object = None) -> None:
         """Draw the marked places anew, to fit the rest and the edit's words if there are any."""
-        mask, words = self.mask.mask, self.words.value
+        mask, words = self.mask.mask, self.words.text
         # Another drawing each time: the same seed would give the same places again.
         seed = self.seed.value + len(self.designer.turns)
         self._do("Drawing the marked places", lambda: self.designer.repaint(mask, words, seed))
@@ -144,15 +156,13 @@ class DesignEditor(widgets.VBox):
         turns = self.designer.turns
         if change["new"] < 0 or (turns and turns[-1].chosen == change["new"]):
             return  # set by `refresh`
-        words = self.words.value
+        words = self.words.text
         self._do("Choosing", lambda: self.designer.choose(change["new"]))
-        self.words.value = words
+        self.words.text = words
 
-    def _entered(
-        self, act: Callable[[], None], _widget: object, content: dict, _more: list
-    ) -> None:
-        if content.get("event") == "submit":
-            act()
+    def _sent(self, act: Callable[[], None], change: dict) -> None:
+        change["owner"].text = change["new"]["words"]
+        act()
 
     def _do(self, doing: str, action: Callable[[], object]) -> None:
         """Lock the controls, act, show what lies on the table; an error becomes one sentence."""
@@ -160,7 +170,7 @@ class DesignEditor(widgets.VBox):
         self.status.value = status_html(f"{doing} …")
         try:
             action()
-            self.words.value, self.mask.hidden = "", []
+            self.words.text, self.mask.hidden = "", []
             self.refresh()
         except Exception as error:  # a reader's words, or weights that are missing
             self.status.value = error_html(error)
@@ -170,9 +180,9 @@ class DesignEditor(widgets.VBox):
     def _lock(self, busy: bool) -> None:
         turns = self.designer.turns
         chosen = bool(turns) and turns[-1].chosen is not None
-        for control in (self.request, self.draw_button, self.seed, self.picker):
+        for control in (self.request, self.seed, self.picker):
             control.disabled = busy
-        edits = (self.words, self.edit_button, self.repaint_button, self.clear_button, self.mask)
+        edits = (self.words, self.repaint_button, self.clear_button, self.mask)
         for control in edits:
             control.disabled = busy or not chosen
         self.undo_button.disabled = busy or not turns

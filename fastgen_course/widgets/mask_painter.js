@@ -9,7 +9,6 @@ function render({ model, el }) {
   board.className = "fastgen-mask";
   board.setAttribute("role", "group");
   board.setAttribute("aria-label", "mask: arrows move, space marks a place to be drawn anew");
-  board.dataset.lmSuppressShortcuts = "true";
   const side = model.get("side");
   board.style.cssText =
     `position:relative;width:${PIXELS}px;height:${PIXELS}px;display:grid;touch-action:none;` +
@@ -25,6 +24,7 @@ function render({ model, el }) {
     const button = document.createElement("button");
     button.type = "button";
     button.tabIndex = place === 0 ? 0 : -1;
+    button.dataset.lmSuppressShortcuts = "true"; // or Enter would open the notebook's cell
     button.setAttribute(
       "aria-label",
       `row ${Math.floor(place / side) + 1}, column ${(place % side) + 1}`,

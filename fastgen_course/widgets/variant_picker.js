@@ -6,6 +6,7 @@ function render({ model, el }) {
   row.setAttribute("role", "group");
   row.setAttribute("aria-label", "variants, choose one");
   row.style.cssText = "display:flex;flex-wrap:wrap;gap:8px";
+  row.onkeydown = (event) => event.stopPropagation();
   el.append(row);
   let urls = [];
 
@@ -27,6 +28,7 @@ function render({ model, el }) {
         words.style.cssText = "display:block;width:112px;font-size:11px;line-height:1.2";
         button.type = "button";
         button.className = "fastgen-variant";
+        button.dataset.lmSuppressShortcuts = "true"; // or Enter would open the notebook's cell
         button.style.cssText =
           "padding:4px;cursor:pointer;background:transparent;color:inherit;text-align:left;" +
           "border:3px solid transparent;border-radius:4px";

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, Request
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -41,6 +42,16 @@ SETTINGS = {
 def find_chromium() -> str | None:
     """The path of a Chromium or Chrome on this machine, or None."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def require_chromium() -> str:
+    """The browser's path; skips without one, or fails under FASTGEN_REQUIRE_CHROMIUM=1 (as CI)."""
+    if executable := find_chromium():
+        return executable
+    reason = "there is no Chromium on this machine; install Chromium or Chrome to run this test"
+    if os.environ.get("FASTGEN_REQUIRE_CHROMIUM") == "1":
+        pytest.fail(f"{reason} (FASTGEN_REQUIRE_CHROMIUM is set)")
+    pytest.skip(reason)
 
 
 @contextmanager
@@ -171,14 +182,18 @@ class LabPage:
         output = handle.locator("xpath=ancestor::*[contains(@class, 'jp-OutputArea-output')][1]")
         picture = output.locator("img.widget-image").first
         picture.wait_for(state="attached")
-        before = self._pixels(picture)
+        before = self.pixels(picture)
         handle.scroll_into_view_if_needed()
         handle.focus()
         for _ in range(5):
             self.page.keyboard.press(key)
+        return self.changed(picture, before, timeout_s)
+
+    def changed(self, picture: Locator, before: str, timeout_s: float = 60) -> bool:
+        """Whether an image comes to show other `pixels` than `before`."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if self._pixels(picture) != before:
+            if self.pixels(picture) != before:
                 return True
             self.page.wait_for_timeout(100)
         return False
@@ -188,7 +203,8 @@ class LabPage:
         self.page.close()
 
     @staticmethod
-    def _pixels(picture) -> str:
+    def pixels(picture: Locator) -> str:
+        """What an image shows, as the address of a PNG."""
         return picture.evaluate(
             """async (image) => {
                 await image.decode().catch(() => {});

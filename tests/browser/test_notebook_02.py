@@ -5,14 +5,13 @@ Skipped without Chromium, unless FASTGEN_REQUIRE_CHROMIUM=1 makes that a failure
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.browser.lab import LabPage, find_chromium, jupyter_lab, launch
+from tests.browser.lab import LabPage, jupyter_lab, launch, require_chromium
 from tests.helpers_notebooks import good_notebook, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,12 +37,7 @@ widgets.VBox([live, picture])
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """JupyterLab with copies of the notebooks and a small trial, and a browser."""
-    executable = find_chromium()
-    if executable is None:
-        reason = "there is no Chromium on this machine; install Chromium or Chrome to run this test"
-        if os.environ.get("FASTGEN_REQUIRE_CHROMIUM") == "1":
-            pytest.fail(f"{reason} (FASTGEN_REQUIRE_CHROMIUM is set)")
-        pytest.skip(reason)
+    executable = require_chromium()
     folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home")
     shutil.copytree(NOTEBOOK.parent, folder, dirs_exist_ok=True)
     trial = good_notebook(TRIAL, "widgets.VBox([dead, still])", "1 / 0", executed=False)

@@ -150,6 +150,11 @@ def record_road(road: str, result: Score, every: int) -> None:
             share = values.double().mean().item()
             extra = {**about, "requests": len(values)}
             record("language_edit", name + suffix, share, "share", spread=(low, high), **extra)
+            if name + suffix == "language_edit.understand_exact":
+                same = {"spread": (low, high), **extra}
+                record(
+                    "text_to_image", "text_to_image.free_wording_accuracy", share, "share", **same
+                )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -156,8 +156,8 @@ def recorded_compare() -> dict[str, ComparePoint]:
 
 def recorded_budget() -> dict[str, int]:
     """Steps and batch of the recorded comparison."""
-    extra = result(compare_name("mse", "ema")).extra
-    return {"steps": extra["steps"], "batch": extra["batch"]}
+    row = result(compare_name("mse", "ema"))
+    return {"steps": row.extra["steps"], "batch": row.batch}
 
 
 def scenes_of_captions(

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.captions import EMPTY, FREE, attributes_of, held_out_mask
 from fastgen_course.datasets.compose import compose
 from fastgen_course.datasets.edits import change_labels, draw_changes, edit_batches
 from fastgen_course.datasets.scenes import draw_labels
 from fastgen_course.metrics.silhouette import intersection_over_union, silhouettes
 from fastgen_course.models.editor import Editor, EditorConfig
-from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.sampling.edit import edit_tokens, restore_tokens
 from fastgen_course.training.editor import edit_token_batches, low_resolution
 
@@ -71,7 +71,7 @@ def test_the_mask_is_assembled_in_place():
 def test_the_editor_learns_a_colour_change_it_can_see():
     """A few steps on one batch: the right tokens become likelier than any others."""
     torch.manual_seed(0)
-    tokenizer = Tokenizer().eval()
+    tokenizer = load_model("tokenizer")
     editor = Editor(EditorConfig(width=48, layers=2, heads=2))
     batch = next(edit_token_batches(tokenizer, 8, _generator(5), restored=4))
     assert (batch.words[:4] == 0).all() and (batch.words[4:] != 0).any(1).all()

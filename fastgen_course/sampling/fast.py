@@ -16,7 +16,7 @@ from torch import Tensor
 from fastgen_course.models.gpt import GPT
 from fastgen_course.models.transformer import KVCache
 from fastgen_course.sampling.checks import checked_noise, checked_words
-from fastgen_course.sampling.gpt import CHUNK, Reader, pick
+from fastgen_course.sampling.gpt import CHUNK, Reader, cut_shares, pick
 
 
 class Step(NamedTuple):
@@ -52,11 +52,7 @@ def distribution(
         raise ValueError(f"temperature is 0 (the likeliest token) or more, got {temperature}.")
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
-    shares, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
-    keep = shares.cumsum(-1) - shares < top_p
-    if top_k is not None:
-        keep[..., top_k:] = False
-    kept = shares * keep
+    kept, order = cut_shares(logits, temperature, top_k, top_p)
     return torch.zeros_like(kept).scatter_(-1, order, kept / kept.sum(-1, keepdim=True))
 
 

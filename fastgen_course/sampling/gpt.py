@@ -56,15 +56,21 @@ def pick(
         raise ValueError(f"temperature is 0 (the likeliest token) or more, got {temperature}.")
     if temperature == 0:
         return logits.argmax(-1)
-    shares, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
-    below = shares.cumsum(-1)
-    keep = below - shares < top_p  # the token that crosses top_p is kept, so one always is
-    if top_k is not None:
-        keep[..., top_k:] = False
-    shares = shares * keep
+    shares, order = cut_shares(logits, temperature, top_k, top_p)
     below = shares.cumsum(-1)
     place = (below > uniform[..., None] * below[..., -1:]).to(torch.uint8).argmax(-1)
     return order.gather(-1, place[..., None])[..., 0]
+
+
+def cut_shares(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float
+) -> tuple[Tensor, Tensor]:
+    """Tempered shares (..., K), the likeliest first, 0 where cut off, and whose they are."""
+    shares, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
+    keep = shares.cumsum(-1) - shares < top_p  # what crosses top_p is kept, so one always is
+    if top_k is not None:
+        keep[..., top_k:] = False
+    return shares * keep, order
 
 
 @torch.no_grad()

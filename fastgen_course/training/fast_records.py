@@ -38,6 +38,7 @@ from fastgen_course.training.masked_scores import (
     recorded_point,
     score,
 )
+from fastgen_course.training.recorders import run_recorders
 
 COMMAND = "python -m fastgen_course.training.fast_records"
 PROMPTS = 2000
@@ -379,13 +380,7 @@ RECORDERS = {
 
 def main(names: list[str]) -> int:
     """Run the named recorders, all without a name; 2 for an unknown one."""
-    for name in names:
-        if name not in RECORDERS:
-            print(f"error: there is no recorder {name!r}; choose from {', '.join(RECORDERS)}.")
-            return 2
-    for name in names or RECORDERS:
-        RECORDERS[name]()
-    return 0
+    return run_recorders(names, RECORDERS)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from fastgen_course.training.gpt_sweep import (
     record_sweep,
     recorded,
 )
+from fastgen_course.training.recorders import run_recorders
 from fastgen_course.training.tokenizer import reconstruct
 
 COMMAND = "python -m fastgen_course.training.gpt_records"
@@ -253,13 +254,7 @@ RECORDERS: dict[str, Callable[[], Any]] = {
 
 def main(names: list[str]) -> int:
     """Run the named recorders, all without a name; 2 for an unknown one."""
-    for name in names:
-        if name not in RECORDERS:
-            print(f"error: there is no recorder {name!r}; choose from {', '.join(RECORDERS)}.")
-            return 2
-    for name in names or RECORDERS:
-        RECORDERS[name]()
-    return 0
+    return run_recorders(names, RECORDERS)
 
 
 if __name__ == "__main__":

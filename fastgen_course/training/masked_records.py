@@ -43,6 +43,7 @@ from fastgen_course.training.masked_scores import (
     weights_id,
 )
 from fastgen_course.training.masked_steps import COMMAND, STEPS, record_steps, record_times
+from fastgen_course.training.recorders import run_recorders
 
 _PLAIN: Settings = {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "guidance": 1.0}
 # One knob at a time around the published settings, then more forwards in either way.
@@ -271,14 +272,7 @@ RECORDERS: dict[str, Callable[[], Any]] = {
 
 def main(names: list[str]) -> int:
     """Run the named recorders, all without a name; 2 for an unknown one."""
-    known = {**RECORDERS, "times": record_times}
-    for name in names:
-        if name not in known:
-            print(f"error: there is no recorder {name!r}; choose from {', '.join(known)}.")
-            return 2
-    for name in names or RECORDERS:
-        known[name]()
-    return 0
+    return run_recorders(names, RECORDERS, {"times": record_times})
 
 
 if __name__ == "__main__":

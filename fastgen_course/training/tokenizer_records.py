@@ -25,6 +25,7 @@ from fastgen_course.metrics.report import Report, Spread
 from fastgen_course.models.tokenizer import Tokenizer, TokenizerConfig, perplexity
 from fastgen_course.timing import record, result
 from fastgen_course.training.loop import run_path
+from fastgen_course.training.recorders import run_recorders
 from fastgen_course.training.tokenizer import (
     TokenizerRecipe,
     reconstruct,
@@ -226,14 +227,7 @@ RECORDERS = {"compare": record_compare, "quality": record_quality}
 
 def main(names: list[str]) -> int:
     """Run the named recorders, all without a name; 2 for an unknown one."""
-    known = {**RECORDERS, "train": train_all}
-    for name in names:
-        if name not in known:
-            print(f"error: there is no recorder {name!r}; choose from {', '.join(known)}.")
-            return 2
-    for name in names or RECORDERS:
-        known[name]()
-    return 0
+    return run_recorders(names, RECORDERS, {"train": train_all})
 
 
 if __name__ == "__main__":

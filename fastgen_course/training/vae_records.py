@@ -22,6 +22,7 @@ from fastgen_course.sampling.vae import reconstruct, sample_vae
 from fastgen_course.timing import record, result
 from fastgen_course.training.elbo import reparameterise, use_mean
 from fastgen_course.training.linear_vae import elbo_gap_error, posterior_kl
+from fastgen_course.training.recorders import run_recorders
 from fastgen_course.training.vae import (
     VAE_DIGITS_RECIPE,
     digit_batches,
@@ -189,13 +190,7 @@ RECORDERS = {"gap": record_gap, "sweep": record_sweep, "fashion": record_fashion
 
 def main(names: list[str]) -> int:
     """Run the named recorders, all without a name; 2 for an unknown one."""
-    for name in names:
-        if name not in RECORDERS:
-            print(f"error: there is no recorder {name!r}; choose from {', '.join(RECORDERS)}.")
-            return 2
-    for name in names or RECORDERS:
-        RECORDERS[name]()
-    return 0
+    return run_recorders(names, RECORDERS)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ SCRIPT = """
 
 def torchrun(*arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--standalone", "--local-addr", "127.0.0.1", *arguments]
+    # gloo was once seen to abort as a process left ("terminate called without an active
+    # exception") on a crowded machine. torchrun has the remedy: it starts the processes again.
+    command += ["--standalone", "--local-addr", "127.0.0.1", "--max-restarts", "2", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -304,6 +304,88 @@ def _product_spread() -> str:
     return min(_SPREADS, key=lambda s: abs(float(s) - spread))
 
 
+# --- rewards of a group ---------------------------------------------------------------------------
+
+
+def advantages(rewards):
+    """Rewards (C, N) of N drawings a caption -> each less the mean of its caption's others."""
+    n = rewards.shape[1]
+    others = (rewards.sum(1, keepdim=True) - rewards) / (n - 1)
+    return rewards - others
+
+
+def _advantage_inputs():
+    generator = torch.Generator().manual_seed(0)
+    yield (torch.tensor([[1.0, 0.0, 0.5], [0.2, 0.2, 0.2]]),)
+    yield (torch.tensor([[0.9, 0.1]]),)
+    yield (torch.rand(5, 8, generator=generator),)
+
+
+def _draw_advantages(yours, reference):
+    rewards = torch.tensor([[0.9, 0.8, 1.0, 0.7], [0.1, 0.0, 0.4, 0.1]])
+    fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.4), sharey=True)
+    for axis, row, title in zip(axes, range(2), ("an easy caption", "a hard caption"), strict=True):
+        for shift, function, colour, name in (
+            (-0.2, yours, PALETTE[0], "yours"),
+            (0.2, reference, PALETTE[1], "reference"),
+        ):
+            axis.bar(
+                torch.arange(4) + shift, function(rewards)[row], 0.38, color=colour, label=name
+            )
+        axis.axhline(0, color=PALETTE[6], lw=0.8)
+        axis.set(title=title, xlabel="drawing", xticks=range(4))
+    axes[0].set_ylabel("advantage")
+    axes[0].legend(fontsize=8)
+    return fig
+
+
+register_exercise(
+    "gpt.advantages",
+    title="Better than the others",
+    difficulty=2,
+    minutes=6,
+    reference=advantages,
+    inputs=_advantage_inputs,
+    wrong={
+        "no baseline": (
+            lambda rewards: rewards,
+            "Without a baseline every drawing is made likelier, a good one a little more than a "
+            "bad one: true on average, but the noise is large.",
+        ),
+        "its own reward in the mean": (
+            lambda rewards: rewards - rewards.mean(1, keepdim=True),
+            "The mean is over the *other* drawings. With its own reward in it, the baseline "
+            "depends on the drawing, and every advantage comes out (N - 1) / N as large.",
+        ),
+        "one mean for all captions": (
+            lambda rewards: rewards - rewards.mean(),
+            "Then every drawing of a hard caption is below the mean and is made less likely, the "
+            "best one too. Compare drawings of one caption: a row.",
+        ),
+        "captions for drawings": (
+            lambda rewards: rewards - (rewards.sum(0) - rewards) / max(1, rewards.shape[0] - 1),
+            "That compares one drawing of each caption with the others' captions. The drawings of "
+            "one caption stand in a row: sum over dimension 1.",
+        ),
+        "the other way round": (
+            lambda rewards: -advantages(rewards),
+            "The sign: a drawing better than the others has a positive advantage.",
+        ),
+        "divided by all": (
+            lambda rewards: rewards - (rewards.sum(1, keepdim=True) - rewards) / rewards.shape[1],
+            "How many others are there? One fewer than the drawings.",
+        ),
+    },
+    hints=(
+        "The sum of the others is the sum of the row less the reward itself.",
+        "`rewards.sum(1, keepdim=True)` keeps a column, so that it can be subtracted from every "
+        "place of its row.",
+    ),
+    draw=_draw_advantages,
+    alt="Advantages of four drawings of an easy and of a hard caption, yours beside the reference",
+)
+
+
 register_prediction(
     "gpt.product_spread",
     title="How wide are the scores?",

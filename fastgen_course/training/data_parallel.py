@@ -69,6 +69,7 @@ def process_group() -> Iterator[Group]:
     dist.init_process_group("nccl" if gpus else "gloo")
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), device)
+        dist.barrier()  # nobody closes its connections while another still reads from them
     finally:
         dist.destroy_process_group()
 

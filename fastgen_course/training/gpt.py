@@ -1,4 +1,8 @@
-"""Train the language model that draws and describes: the shipped one and the size sweep."""
+"""Train the language model that draws and describes: the shipped one and the size sweep.
+
+The shipped one is trained in two parts, cross-entropy and then, besides, the reward of a judge that
+reads what it drew (gpt_reward.py).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from torch import Tensor
 from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.captions import encode_words
 from fastgen_course.datasets.scenes import captions_of, scene_batches
+from fastgen_course.files import atomic_write
 from fastgen_course.models.gpt import (
     GPT,
     GPT_BASE,
@@ -24,7 +29,14 @@ from fastgen_course.models.gpt import (
 )
 from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.models.transformer import Transformer, TransformerConfig, parameter_groups
-from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, set_rate
+from fastgen_course.training.gpt_reward import RewardTuning
+from fastgen_course.training.loop import (
+    RunningAverage,
+    Training,
+    cosine_with_warmup,
+    run_path,
+    set_rate,
+)
 from fastgen_course.training.shipping import ship
 
 
@@ -33,7 +45,8 @@ class GPTRecipe:
     """How a language model over image tokens is trained.
 
     Attributes:
-        steps: updates.
+        steps: updates of the first part, cross-entropy alone.
+        rewarded: further updates with the reward of `judge_train` beside it (see `RewardTuning`).
         batch: pictures drawn an update.
         described: pictures described an update, besides.
         rate: the optimiser's learning rate at its height.
@@ -44,6 +57,7 @@ class GPTRecipe:
     """
 
     steps: int = 7000
+    rewarded: int = 0
     batch: int = 48
     described: int = 16
     rate: float = 2e-3
@@ -54,6 +68,7 @@ class GPTRecipe:
 
 
 GPT_RECIPE = GPTRecipe()
+REWARDED = 300  # updates of the second part, for the models that are shipped to draw
 
 
 class TokenBatch(NamedTuple):
@@ -63,6 +78,8 @@ class TokenBatch(NamedTuple):
     plain: Tensor  # int64 (B, MAX_WORDS), the whole description in the plainest words
     tokens: Tensor  # int64 (B, image_tokens)
     labels: Tensor  # int64 (B, 5), all that the picture shows
+    asked: Tensor  # int64 (B, 5), what the caption asks for, FREE where it leaves a slot out
+    said: Tensor  # int64 (B, MAX_WORDS), the caption, none dropped
 
 
 @torch.no_grad()
@@ -83,6 +100,8 @@ def token_batches(
             encode_words(captions_of(scenes.labels)),
             tokenizer.encode(images),
             scenes.labels,
+            scenes.asked,
+            scenes.words,
         )
 
 
@@ -99,6 +118,27 @@ def new_gpt(config: TransformerConfig, seed: int) -> GPT:
         return GPT(config)
 
 
+def save_first_part(name: str, model: GPT) -> None:
+    """Keep what cross-entropy alone has taught, for the comparison (never shipped)."""
+    with atomic_write(run_path(f"{name}_first_part")) as temporary:
+        torch.save(model.state_dict(), temporary)
+
+
+def load_first_part(name: str = "gpt") -> GPT:
+    """The model after the first part of its training, which `train` leaves in the runs folder.
+
+    Raises FileNotFoundError where the training was not run.
+    """
+    path = run_path(f"{name}_first_part")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.name} is missing: `python -m fastgen_course train {name}` leaves it behind."
+        )
+    model = GPT(SHIPPED[name].config)
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.eval()
+
+
 def train_gpt(
     config: TransformerConfig = GPT_BASE,
     recipe: GPTRecipe = GPT_RECIPE,
@@ -110,8 +150,8 @@ def train_gpt(
 ) -> tuple[GPT, Training]:
     """Minimise the cross-entropy of both orders; returns the running average of the weights.
 
-    The history holds `draw` (nats an image token) and `describe` (nats a word). With a `name` the
-    training is resumable.
+    The history holds `draw` (nats an image token), `describe` (nats a word) and `reward` (the mean
+    of the second part, 0 before it). With a `name` the training is resumable.
     """
     tokenizer = tokenizer or load_model("tokenizer")
     config = replace(config, image_tokens=tokenizer.config.tokens, codes=tokenizer.config.codes)
@@ -123,6 +163,7 @@ def train_gpt(
     generator = torch.Generator().manual_seed(recipe.seed)
     batches = token_batches(tokenizer, recipe.batch, generator, recipe.drop_caption)
     parts = {"model": model, "average": average, "optimiser": optimiser}
+    tuning = RewardTuning(tokenizer, load_model("judge_train")) if recipe.rewarded else None
     training = Training(name or "gpt_trial", parts, generator, recipe.steps)
     if name:
         training.resume()
@@ -131,26 +172,41 @@ def train_gpt(
 
     def step(index: int) -> dict[str, float]:
         model.train()
-        set_rate(optimiser, recipe.rate * cosine_with_warmup(index, recipe.steps))
+        rewarding = index >= recipe.steps
+        if index == recipe.steps and name:
+            save_first_part(name, average.model)
+        if rewarding:
+            factor = tuning.rate * cosine_with_warmup(index - recipe.steps, recipe.rewarded, 20)
+            average.decay = tuning.average
+        else:
+            factor = cosine_with_warmup(index, recipe.steps)
+        set_rate(optimiser, recipe.rate * factor)
         batch = next(batches)
         draw = next_token_loss(model, draw_sequences(config, batch.words, batch.tokens))
         some = slice(recipe.described)
         describe = next_token_loss(
             model, describe_sequences(config, batch.plain[some], batch.tokens[some])
         )
+        loss, reward = draw + describe, 0.0
+        if rewarding:
+            asked, reward = tuning.loss(model, batch.said, batch.asked, generator)
+            loss = loss + asked
         optimiser.zero_grad(set_to_none=True)
-        (draw + describe).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average.update(model)
-        return {"draw": draw.item(), "describe": describe.item()}
+        return {"draw": draw.item(), "describe": describe.item(), "reward": reward}
 
     def report(index: int) -> None:
-        if index % 500 == 0 and not quiet:
+        if (index % 500 == 0 or index > recipe.steps) and not quiet:
             recent = {k: round(v[-1], 4) for k, v in training.history.items()}
             print(training.name, f"{training.seconds:.0f} s", recent, flush=True)
 
+    training.steps = recipe.steps
     training.run(step, log_every=log_every, quiet=quiet, on_log=report)
+    training.steps += recipe.rewarded  # few and slow updates: logged ten times as often
+    training.run(step, log_every=max(1, log_every // 10), quiet=quiet, on_log=report)
     return average.model, training
 
 
@@ -181,11 +237,11 @@ class ShippedGPT(NamedTuple):
 
 
 SHIPPED: dict[str, ShippedGPT] = {
-    "gpt": ShippedGPT(GPT_BASE, GPT_RECIPE),
+    "gpt": ShippedGPT(GPT_BASE, replace(GPT_RECIPE, rewarded=REWARDED)),
     # The small model that guesses for speculative decoding (notebook 07).
     "gpt_draft": ShippedGPT(GPT_SIZES["gpt_xs"], replace(GPT_RECIPE, steps=4000)),
     # The same size over 16 tokens a picture, for notebook 07's comparison.
-    "gpt_16": ShippedGPT(GPT_BASE, GPT_RECIPE, "tokenizer_16"),
+    "gpt_16": ShippedGPT(GPT_BASE, replace(GPT_RECIPE, rewarded=REWARDED), "tokenizer_16"),
 }
 
 

@@ -64,6 +64,21 @@ def sampling_figure(
     return fig
 
 
+def reward_figure(history: Mapping[str, Sequence[float]], first: int) -> Figure:
+    """Rewards and nats an image token over the second part, after `first` updates of the first."""
+    rows = [i for i, step in enumerate(history["step"]) if step > first]
+    steps = [history["step"][i] - first for i in rows]
+    fig, axes = plt.subplots(1, 2, figsize=(8, 2.6))
+    axes[0].plot(steps, [history["reward"][i] for i in rows], "o-", ms=4)
+    axes[0].set(xlabel="update of the second part", ylabel="mean reward")
+    axes[1].plot(steps, [history["draw"][i] for i in rows], "o-", ms=4, label="second part")
+    before = history["draw"][rows[0] - 1]
+    axes[1].axhline(before, color=PALETTE[1], ls="--", label=f"end of the first, {before:.2f}")
+    axes[1].set(xlabel="update of the second part", ylabel="nats an image token")
+    axes[1].legend(fontsize=8)
+    return fig
+
+
 def sweep_figure(
     sweep: Mapping[str, SweepPoint], spreads: Mapping[str, tuple[float, float]]
 ) -> Figure:

@@ -1,10 +1,11 @@
 """Record the figures of notebook 04, by name (sweep, sampling, quality, speed) or all of them.
 
-    python -m fastgen_course.training.gpt_records [sweep|sampling|quality|speed]
+    python -m fastgen_course.training.gpt_records [reward|sweep|sampling|quality|speed]
 
-`sweep` trains one language model a size (resumable, about an hour and a half on one core); the
-other three need the shipped `gpt`: `sampling` and `quality` take about a quarter of an hour each on
-one core, `speed` two minutes on an otherwise idle machine.
+`reward` compares the two parts of the shipped training (it needs what `train gpt` leaves in the
+runs folder) in three minutes; `sweep` trains one language model a size (resumable, about an hour
+and a half on one core); the others need the shipped `gpt`: `sampling` and `quality` take about a
+quarter of an hour each on one core, `speed` two minutes on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from fastgen_course.models.gpt import GPT
 from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.sampling.gpt import GPT_SAMPLING, describe_tokens, draw_images
 from fastgen_course.timing import record
+from fastgen_course.training.gpt import gpt_metrics, load_first_part
 from fastgen_course.training.gpt_speed import record_speed
 from fastgen_course.training.gpt_sweep import (
     PROMPTS,
@@ -142,6 +144,85 @@ def record_sampling(
 _OPEN: Settings = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}  # nothing cut, no guidance
 
 
+# --- the two parts of the training --------------------------------------------------------------
+
+PARTS = ("first", "second")
+_UNITS = {"fid": "FID", "draw_nats": "nats", "describe_nats": "nats"}
+
+
+@dataclass(frozen=True)
+class PartPoint:
+    """The model after one part, drawing at temperature 1 without a cut; nats on test scenes."""
+
+    exact_accuracy: float
+    exact_accuracy_judge_train: float
+    garment_accuracy: float
+    fid: float
+    recall: float
+    draw_nats: float
+    describe_nats: float
+
+
+def record_reward(
+    models: Sequence[GPT] | None = None,
+    tokenizer: Tokenizer | None = None,
+    *,
+    n: int = PROMPTS,
+    seeds: Sequence[int] = (0, 1),
+    judges: tuple[nn.Module | None, nn.Module] | None = None,
+) -> None:
+    """What the second part of the training changed, as means over the seeds.
+
+    models: after the first and after the second part (None: the shipped training's). judges: the
+    reporting one (None: `judge_report`), whose features FID and recall use, and the rewarding one.
+    """
+    if models is None:
+        models = (load_first_part("gpt"), load_model("gpt"))
+    tokenizer = load_model("tokenizer") if tokenizer is None else tokenizer
+    report, reward = judges or (None, load_model("judge_train"))
+    reference = reference_features("test", n, judge=report)
+    for part, model in zip(PARTS, models, strict=True):
+        nats = gpt_metrics(model, tokenizer, n=n)
+        points = []
+        for seed in seeds:
+            images, labels = draw_prompts(model, tokenizer, n, seed, _OPEN)
+            features = judge_features(images, report)
+            found = accuracies(features, labels, judge=report)
+            points.append(
+                PartPoint(
+                    found.exact.value,
+                    accuracies(images, labels, judge=reward).exact.value,
+                    found.garment.value,
+                    fid(features, reference),
+                    precision_recall(features, reference)[1],
+                    nats["test_draw_nats"],
+                    nats["test_describe_nats"],
+                )
+            )
+        for field in fields(PartPoint):
+            values = [getattr(point, field.name) for point in points]
+            record(
+                "gpt_reward",
+                f"gpt_reward.{field.name}.{part}",
+                sum(values) / len(values),
+                _UNITS.get(field.name, "share"),
+                spread=(min(values), max(values)),
+                command=f"{COMMAND} reward",
+                base="gpt",
+                captions=n,
+                seeds=list(seeds),
+            )
+        print(part, points[0], flush=True)
+
+
+def recorded_part(part: str) -> PartPoint:
+    """The recorded figures after the "first" or the "second" part."""
+    return recorded(PartPoint, f"gpt_reward.{{}}.{part}")
+
+
+# --- the grid of sampling settings --------------------------------------------------------------
+
+
 def recorded_sampling(name: str) -> SamplingPoint:
     """A recorded setting by its `settings_name`, or "real" or "tokens"."""
     return recorded(SamplingPoint, f"gpt_sampling.{{}}.{name}")
@@ -245,6 +326,7 @@ def record_descriptions(
 
 
 RECORDERS: dict[str, Callable[[], Any]] = {
+    "reward": record_reward,
     "sweep": record_sweep,
     "sampling": record_sampling,
     "quality": record_quality,

@@ -1,4 +1,4 @@
-"""The reward of a judge in the loss: its baseline, its gradient, and that a model learns from it."""
+"""A judge as reward: the baseline, the gradient, that a model learns from it; and imitation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from fastgen_course.datasets.captions import FREE, SLOTS, encode_words
-from fastgen_course.models.gpt import GPT
+from fastgen_course.models.gpt import GPT, draw_sequences
 from fastgen_course.models.tokenizer import Tokenizer, TokenizerConfig
 from fastgen_course.models.transformer import TransformerConfig
 from fastgen_course.sampling.gpt import sample_gpt, token_log_likelihoods
-from fastgen_course.training.gpt import GPTRecipe, load_first_part, train_gpt
+from fastgen_course.training.gpt import GPTRecipe, imitation_loss, load_first_part, train_gpt
 from fastgen_course.training.gpt_reward import (
     RewardTuning,
     caption_certainty,
@@ -148,3 +148,25 @@ def test_the_two_parts_follow_each_other_and_the_first_is_kept(tmp_path, monkeyp
     assert any(
         not torch.equal(v, training.parts["model"].state_dict()[k]) for k, v in first.items()
     )
+
+
+def test_a_draft_becomes_its_teacher():
+    """Imitation is least, and equal to the teacher's entropy, where the two distributions agree."""
+    teacher, student = toy(), toy()
+    with torch.no_grad():
+        for p in student.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(5)))
+    words = encode_words(["a red bag"]).expand(27, -1)
+    pictures = torch.tensor(list(itertools.product(range(3), repeat=3)))
+    sequences = draw_sequences(toy().config, words, pictures)
+    least = imitation_loss(teacher, teacher, sequences).item()
+    before = imitation_loss(student, teacher, sequences).item()
+    assert before > least + 0.01
+    optimiser = torch.optim.Adam(student.parameters(), lr=0.02)
+    for _ in range(200):
+        loss = imitation_loss(student, teacher, sequences)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() == pytest.approx(least, abs=2e-3)
+    assert loss.item() >= least - 1e-6

@@ -48,7 +48,9 @@ class GPTRecipe:
         steps: updates of the first part, cross-entropy alone.
         rewarded: further updates with the reward of `judge_train` beside it (see `RewardTuning`).
         batch: pictures drawn an update.
-        described: pictures described an update, besides.
+        described: pictures described an update, besides; 0 for a model that only draws.
+        teacher: a shipped language model whose distribution over the next token is imitated in
+            place of the token that stands there, or "".
         rate: the optimiser's learning rate at its height.
         decay: weight decay of the matrices.
         drop_caption: how often a picture has no caption at all, which guidance needs.
@@ -60,6 +62,7 @@ class GPTRecipe:
     rewarded: int = 0
     batch: int = 48
     described: int = 16
+    teacher: str = ""
     rate: float = 2e-3
     decay: float = 0.05
     drop_caption: float = 0.1
@@ -109,6 +112,19 @@ def next_token_loss(model: Transformer, sequences: Sequences) -> Tensor:
     """Mean cross-entropy of the tokens to predict, in nats a token: a scalar."""
     logits = model(sequences.ids, sequences.positions)
     return F.cross_entropy(logits.flatten(0, 1), sequences.targets.flatten(), ignore_index=IGNORE)
+
+
+def imitation_loss(model: Transformer, teacher: Transformer, sequences: Sequences) -> Tensor:
+    """Mean cross-entropy to the teacher's distribution of each token to predict, in nats: a scalar.
+
+    At its least where the model's distribution is the teacher's, and so are its drawings: what a
+    draft for speculative decoding is for (Zhou et al. 2024, "DistillSpec").
+    """
+    ids, positions, targets = sequences
+    asked = targets != IGNORE
+    with torch.no_grad():
+        shares = teacher(ids, positions)[asked].softmax(-1)
+    return -(shares * model(ids, positions)[asked].log_softmax(-1)).sum(-1).mean()
 
 
 def new_gpt(config: TransformerConfig, seed: int) -> GPT:
@@ -164,6 +180,7 @@ def train_gpt(
     batches = token_batches(tokenizer, recipe.batch, generator, recipe.drop_caption)
     parts = {"model": model, "average": average, "optimiser": optimiser}
     tuning = RewardTuning(tokenizer, load_model("judge_train")) if recipe.rewarded else None
+    teacher = load_model(recipe.teacher) if recipe.teacher else None
     training = Training(name or "gpt_trial", parts, generator, recipe.steps)
     if name:
         training.resume()
@@ -182,11 +199,17 @@ def train_gpt(
             factor = cosine_with_warmup(index, recipe.steps)
         set_rate(optimiser, recipe.rate * factor)
         batch = next(batches)
-        draw = next_token_loss(model, draw_sequences(config, batch.words, batch.tokens))
-        some = slice(recipe.described)
-        describe = next_token_loss(
-            model, describe_sequences(config, batch.plain[some], batch.tokens[some])
-        )
+        sequences = draw_sequences(config, batch.words, batch.tokens)
+        if teacher is None:
+            draw = next_token_loss(model, sequences)
+        else:
+            draw = imitation_loss(model, teacher, sequences)
+        describe = torch.zeros(())
+        if recipe.described:
+            some = slice(recipe.described)
+            describe = next_token_loss(
+                model, describe_sequences(config, batch.plain[some], batch.tokens[some])
+            )
         loss, reward = draw + describe, 0.0
         if rewarding:
             asked, reward = tuning.loss(model, batch.said, batch.asked, generator)
@@ -239,7 +262,9 @@ class ShippedGPT(NamedTuple):
 SHIPPED: dict[str, ShippedGPT] = {
     "gpt": ShippedGPT(GPT_BASE, replace(GPT_RECIPE, rewarded=REWARDED)),
     # The small model that guesses for speculative decoding (notebook 07).
-    "gpt_draft": ShippedGPT(GPT_SIZES["gpt_xs"], replace(GPT_RECIPE, steps=4000)),
+    "gpt_draft": ShippedGPT(
+        GPT_SIZES["gpt_xs"], replace(GPT_RECIPE, steps=4000, described=0, teacher="gpt")
+    ),
     # The same size over 16 tokens a picture, for notebook 07's comparison.
     "gpt_16": ShippedGPT(GPT_BASE, replace(GPT_RECIPE, rewarded=REWARDED), "tokenizer_16"),
 }

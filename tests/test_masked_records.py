@@ -207,7 +207,7 @@ def test_quality_goes_into_the_area_of_the_model(folder, tiny, capsys):
     for name in ("exact_accuracy", "heldout_exact_accuracy", "fid", "recall", "fid_real"):
         assert result(f"masked.{name}").command.endswith("masked_records quality")
     assert result("masked.fid").extra["settings"] == dict(MASKED_SAMPLING)
-    assert "fid_tokens is not recorded" in capsys.readouterr().out
+    assert "tokens.fid is not recorded" in capsys.readouterr().out
 
 
 def test_recorders_are_named(capsys):

@@ -182,7 +182,7 @@ register_exercise(
     alternatives={
         "in bits": (
             lambda logits, tokens: picture_nats(logits, tokens) / torch.log(torch.tensor(2.0)),
-            "You count bits, logarithms to base 2. Right; the notebook counts nats.",
+            "Right, in bits. Multiply by ln 2, since the notebook goes on in nats.",
         ),
     },
     hints=(

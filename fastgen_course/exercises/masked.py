@@ -18,7 +18,7 @@ from fastgen_course.training.masked_theory import drawn_distribution
 def tokens_left(step, steps, tokens):
     """How many of `tokens` are still hidden after step 1 to `steps`, by the cosine: an int."""
     left = round(tokens * math.cos(math.pi / 2 * step / steps))
-    return min(left, tokens - 1)  # every step reveals something, also the first of many
+    return min(left, tokens - 1)  # the first of many steps reveals one, too
 
 
 def _turn(step, steps):

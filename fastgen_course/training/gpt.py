@@ -71,7 +71,7 @@ class GPTRecipe:
 
 
 GPT_RECIPE = GPTRecipe()
-REWARDED = 300  # updates of the second part, for the models that are shipped to draw
+REWARDED = 240  # updates of the second part, for the models that are shipped to draw
 
 
 class TokenBatch(NamedTuple):

@@ -82,8 +82,8 @@ class RewardTuning:
 
     captions = 32
     drawn = 8
-    weight = 5.0
-    rate = 0.2
+    weight = 25.0
+    rate = 0.3
     average = 0.98
 
     def __init__(self, tokenizer: Tokenizer, judge: SlotJudge) -> None:

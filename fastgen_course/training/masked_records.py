@@ -246,9 +246,9 @@ def record_quality(
     report.record("masked", **extra)
     print(report, flush=True)
     try:
-        tokens = result("text_to_image.fid_tokens")
+        tokens = result("tokens.fid")
     except ValueError:
-        print("text_to_image.fid_tokens is not recorded: no ratio to the tokens' own FID.")
+        print("tokens.fid is not recorded: no ratio to the tokens' own FID.")
         return
     if tokens.extra.get("captions", report.captions) == report.captions and float(tokens):
         ours = report.drawn.fid

@@ -144,7 +144,7 @@ def record_sampling(
     *,
     grid: Sequence[Settings] = GRID,
     n: int = 1000,
-    seeds: Sequence[int] = (0, 1),
+    seeds: Sequence[int] = (0,),
     judge: nn.Module | None = None,
     weights: str | None = None,
 ) -> None:

@@ -25,7 +25,7 @@ _NO_KERNEL = {
     "_local_scalar_dense",
 }
 # Attention's fused CPU kernel, which PyTorch's own counter does not know.
-_CPU_ATTENTION = {
+CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
         lambda query, key, value, *args, out_shape=None, **kwargs: sdpa_flop_count(
             query, key, value
@@ -73,8 +73,8 @@ def model_cost(model: nn.Module, inputs: torch.Tensor | Sequence[Any]) -> ModelC
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     was_training = model.training
     model.eval()
-    kernels = _KernelCounter()
-    flops = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    kernels = KernelCounter()
+    flops = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
     try:
         # no_grad and not inference_mode: under the latter composite operators are not taken apart.
         with torch.no_grad(), flops, kernels:
@@ -91,7 +91,7 @@ def model_cost(model: nn.Module, inputs: torch.Tensor | Sequence[Any]) -> ModelC
     )
 
 
-class _KernelCounter(TorchDispatchMode):
+class KernelCounter(TorchDispatchMode):
     """Counts operators that start a kernel, and the bytes of the tensors they touch."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class _KernelCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         out = func(*args, **(kwargs or {}))
         name = func._schema.name.split("::")[-1]
-        if name not in _NO_KERNEL and not _is_view(func):
+        if starts_kernel(func):
             read = _tensors((args, kwargs))
             if name in _GATHERS:
                 read = read[1:]  # the rows that are read equal the output, counted twice below
@@ -112,6 +112,11 @@ class _KernelCounter(TorchDispatchMode):
             if name in _GATHERS:
                 self.bytes_moved += sum(map(_bytes, written))
         return out
+
+
+def starts_kernel(func: Any) -> bool:
+    """Whether an operator does something: it is no view and no bare allocation."""
+    return func._schema.name.split("::")[-1] not in _NO_KERNEL and not _is_view(func)
 
 
 def _is_view(func: Any) -> bool:

@@ -28,6 +28,7 @@ NOTEBOOKS: dict[str, str] = {
     "edit": "06_describe_and_edit",
     "fast": "07_fast_sampling",
     "flow": "08_flow",
+    "hardware": "09_hardware",
 }
 
 # Two registered implementations must differ by this many tolerances somewhere, so that no result

@@ -44,8 +44,10 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "flow_mean": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "flow_guided": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "flow_reflow": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
+    "flow_student": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
+    "vae_refined": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
 }
 
 

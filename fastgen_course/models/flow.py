@@ -32,8 +32,8 @@ class FlowConfig:
     """
 
     latent: int = 64
-    width: int = 256
-    blocks: int = 4
+    width: int = 192
+    blocks: int = 6
     condition: int = 128
     caption: int = 96
     times: tuple[str, ...] = ("t",)

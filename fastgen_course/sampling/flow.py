@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from fastgen_course.models.vae import ConvVAE
 from fastgen_course.sampling.checks import checked_words
 
 CHUNK = 256
+
+#: How the course draws with `flow`: the scale is the recorded choice (training/flow_records.py).
+FLOW_SAMPLING: Mapping[str, float] = MappingProxyType({"guidance": 1.5})
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (z (B, D), t (B,)) -> (B, D)
 
 
@@ -65,14 +69,21 @@ def guided(model: VelocityNet, words: Tensor, guidance: float) -> Velocity:
     return velocity
 
 
-def cached_velocity(model: VelocityNet, words: Tensor, every: int) -> Velocity:
-    """A velocity whose deep features are computed at every `every`-th call only."""
+def cached_velocity(
+    model: VelocityNet, words: Tensor, every: int, guidance: float = 1.0
+) -> Velocity:
+    """A velocity whose deep features are computed at every `every`-th call only.
+
+    `guidance` is the input of a network that takes the scale; no other can follow it here.
+    """
     state: dict[str, Tensor | int | None] = {"kept": None, "calls": 0}
+    takes_scale = model.config.times == ("t", "s")
 
     def velocity(z: Tensor, t: Tensor) -> Tensor:
+        times = (t, torch.full_like(t, guidance)) if takes_scale else (t,)
         fresh = state["calls"] % every == 0
         kept = None if fresh else state["kept"]
-        out, state["kept"] = model.forward_cached(z, words, t, kept=kept)
+        out, state["kept"] = model.forward_cached(z, words, *times, kept=kept)
         state["calls"] += 1
         return out
 
@@ -121,15 +132,20 @@ def sample_latents(
         raise ValueError(
             "a network of mean velocities takes plain steps: no Heun, guidance, cache."
         )
-    if cache_every != 1 and guidance != 1.0:
-        raise ValueError("features are kept for one velocity, so caching goes without guidance.")
+    if cache_every < 1:
+        raise ValueError(f"cache_every counts evaluations from 1 up, got {cache_every}.")
+    if cache_every != 1 and guidance != 1.0 and model.config.times == ("t",):
+        raise ValueError(
+            "features are kept for one velocity, so caching goes without guidance, or with a "
+            "network that has it distilled."
+        )
     result = []
     for rows in torch.arange(len(words)).split(CHUNK):
         y, z = words[rows].to(device), noise[rows].to(device)
         if model.config.times == ("t", "r"):
             z = mean_steps(model, y, z, times)
         elif cache_every != 1:
-            z = SOLVERS[solver](cached_velocity(model, y, cache_every), z, times)
+            z = SOLVERS[solver](cached_velocity(model, y, cache_every, guidance), z, times)
         else:
             z = SOLVERS[solver](guided(model, y, guidance), z, times)
         result.append(model.restore(z))

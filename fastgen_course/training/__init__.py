@@ -27,8 +27,10 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "flow_mean": ("flow", "train_shipped_flow"),
     "flow_guided": ("flow", "train_shipped_flow"),
     "flow_reflow": ("flow", "train_shipped_flow"),
+    "flow_student": ("flow_student", "train_flow_student"),
     "vae_digits": ("vae", "train_shipped_vae"),
     "vae_fashion": ("vae", "train_shipped_vae"),
+    "vae_refined": ("vae_refined", "train_vae_refined"),
 }
 
 

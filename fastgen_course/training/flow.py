@@ -18,7 +18,7 @@ from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.scenes import scene_batches
 from fastgen_course.models.flow import FLOW, FlowConfig, VelocityNet
 from fastgen_course.models.vae import ConvVAE
-from fastgen_course.sampling.flow import even_times, guided, heun
+from fastgen_course.sampling.flow import FLOW_SAMPLING, even_times, guided, heun
 from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, set_rate
 from fastgen_course.training.shipping import ship
 
@@ -36,7 +36,7 @@ class FlowRecipe:
         seed: of weights, batches, times and noise.
     """
 
-    steps: int = 8000
+    steps: int = 24_000
     batch: int = 256
     rate: float = 1e-3
     drop_caption: float = 0.1
@@ -57,6 +57,43 @@ class LatentBatch(NamedTuple):
 
 
 Loss = Callable[[VelocityNet, LatentBatch, torch.Generator], Tensor]
+
+
+class LatentBank(NamedTuple):
+    """What the encoder says of many scenes, computed once: q(z | x) of each, and its caption."""
+
+    mu: Tensor  # float32 (N, latent)
+    logvar: Tensor  # float32 (N, latent)
+    words: Tensor  # int64 (N, L)
+    labels: Tensor  # int64 (N, 5), what the caption asks for
+
+
+@torch.no_grad()
+def latent_bank(
+    vae: ConvVAE, count: int, seed: int, split: str = "train", quiet: bool = True
+) -> LatentBank:
+    """Compose and encode `count` captioned scenes.
+
+    Composing and encoding a batch takes longer than an update of the flow does, so it is done once.
+    """
+    vae.eval()
+    batches = scene_batches(split, min(count, 500), torch.Generator().manual_seed(seed))
+    parts: list[LatentBank] = []
+    for done in range(0, count, 500):
+        scenes = next(batches)
+        parts.append(LatentBank(*vae.encode(scenes.images), scenes.words, scenes.asked))
+        if not quiet and done % 20_000 == 0:
+            print(f"encoded {done:,} of {count:,} scenes", flush=True)
+    return LatentBank(*(torch.cat(column)[:count] for column in zip(*parts, strict=True)))
+
+
+def bank_batches(bank: LatentBank, batch: int, generator: torch.Generator) -> Iterator[LatentBatch]:
+    """Endless random batches of the bank, z ~ q(z | x) drawn anew; not yet normalised."""
+    while True:
+        rows = torch.randint(len(bank.mu), (batch,), generator=generator)
+        mu, logvar, words, labels = (column[rows] for column in bank)
+        noise = torch.randn(2, *mu.shape, generator=generator)
+        yield LatentBatch(mu + (0.5 * logvar).exp() * noise[0], noise[1], words, labels)
 
 
 @torch.no_grad()
@@ -146,10 +183,11 @@ def reflow_pairs(
     teacher: VelocityNet,
     batches: Iterator[LatentBatch],
     count: int,
-    steps: int = 25,
+    steps: int = 16,
+    guidance: float = 1.0,
     quiet: bool = True,
 ) -> LatentBatch:
-    """Noise and where the teacher's flow takes it: `count` pairs, by Heun's method.
+    """Noise and where the teacher's (guided) flow takes it: `count` pairs, by Heun's method.
 
     (Rectified flow, Liu, Gong and Liu 2023: trained again on these pairs, the flow gets straighter,
     since its lines no longer cross.)
@@ -158,7 +196,7 @@ def reflow_pairs(
     done = 0
     while done < count:
         batch = next(batches)
-        z = heun(guided(teacher, batch.words, 1.0), batch.noise, even_times(steps))
+        z = heun(guided(teacher, batch.words, guidance), batch.noise, even_times(steps))
         parts.append(batch._replace(z=z))
         done += len(z)
         if not quiet:
@@ -226,6 +264,8 @@ def normalised(model: VelocityNet, batches: Iterator[LatentBatch]) -> Iterator[L
 
 # --- shipped -------------------------------------------------------------------------------------
 
+VAE = "vae_refined"  # the latent of `vae_fashion`, with a decoder that paints it sharply
+SCENES = 150_000
 PAIRS = 60_000
 
 
@@ -237,40 +277,67 @@ def train_shipped_flow(name: str = "flow", quiet: bool = False) -> dict:
 
 
 def _flow(name: str, quiet: bool) -> dict:
-    recipe, vae = FLOW_RECIPE, load_model("vae_fashion")
+    recipe, vae = FLOW_RECIPE, load_model(VAE)
     model = new_flow(FLOW, recipe.seed, vae)
-    return _trained(name, quiet, model, recipe, flow_matching_loss, _scenes(model, vae, recipe))
+    batches = _scenes(model, vae, recipe, quiet)
+    return _trained(name, quiet, model, recipe, flow_matching_loss, batches)
 
 
 def _mean(name: str, quiet: bool) -> dict:
-    recipe, vae = replace(FLOW_RECIPE, seed=FLOW_RECIPE.seed + 1), load_model("vae_fashion")
+    # The derivative along the flow makes an update twice as long.
+    recipe = replace(FLOW_RECIPE, steps=11_000, seed=FLOW_RECIPE.seed + 1)
+    vae = load_model(VAE)
     model = new_flow(replace(FLOW, times=("t", "r")), recipe.seed, vae)
-    return _trained(name, quiet, model, recipe, mean_velocity_loss, _scenes(model, vae, recipe))
+    batches = _scenes(model, vae, recipe, quiet)
+    return _trained(name, quiet, model, recipe, mean_velocity_loss, batches)
 
 
 def _guided(name: str, quiet: bool) -> dict:
-    recipe, vae = replace(FLOW_RECIPE, steps=4000, drop_caption=0.0), load_model("vae_fashion")
-    model = new_flow(replace(FLOW, times=("t", "s")), recipe.seed, vae)
-    loss = guided_loss(load_model("flow"))
-    return _trained(name, quiet, model, recipe, loss, _scenes(model, vae, recipe))
+    recipe = replace(FLOW_RECIPE, steps=6500, drop_caption=0.0)
+    vae, teacher = load_model(VAE), load_model("flow")
+    model = with_scale(teacher)
+    batches = _scenes(model, vae, recipe, quiet)
+    return _trained(name, quiet, model, recipe, guided_loss(teacher), batches)
 
 
 def _reflow(name: str, quiet: bool) -> dict:
-    recipe, vae = replace(FLOW_RECIPE, drop_caption=0.0), load_model("vae_fashion")
+    recipe = replace(FLOW_RECIPE, steps=13_000, drop_caption=0.0)
     teacher, model = load_model("flow"), load_model("flow")  # it begins where the teacher stands
-    source = latent_batches(vae, 500, torch.Generator().manual_seed(recipe.seed + 2))
-    pairs = reflow_pairs(teacher, source, PAIRS, quiet=quiet)
+    pairs = teacher_pairs(teacher, load_model(VAE), PAIRS, recipe.seed + 2, quiet)
     model.requires_grad_(True)
     return _trained(
         name, quiet, model, recipe, flow_matching_loss, lambda g: batches_of(pairs, recipe.batch, g)
     )
 
 
+def with_scale(teacher: VelocityNet) -> VelocityNet:
+    """A network that takes the guidance scale too and, for now, answers as the teacher does.
+
+    The new input's weights start at zero.
+    """
+    model = VelocityNet(replace(teacher.config, times=("t", "s")))
+    weights = dict(teacher.state_dict())
+    first = "condition.0.weight"
+    new = torch.zeros_like(model.state_dict()[first])
+    new[:, : weights[first].shape[1]] = weights[first]
+    model.load_state_dict({**weights, first: new})
+    return model
+
+
+def teacher_pairs(
+    teacher: VelocityNet, vae: ConvVAE, count: int, seed: int, quiet: bool = True
+) -> LatentBatch:
+    """`count` pairs of the teacher as the course draws with it (FLOW_SAMPLING), for training."""
+    source = latent_batches(vae, 500, torch.Generator().manual_seed(seed))
+    return reflow_pairs(teacher, source, count, guidance=FLOW_SAMPLING["guidance"], quiet=quiet)
+
+
 Batches = Callable[[torch.Generator], Iterator[LatentBatch]]
 
 
-def _scenes(model: VelocityNet, vae: ConvVAE, recipe: FlowRecipe) -> Batches:
-    return lambda generator: normalised(model, latent_batches(vae, recipe.batch, generator))
+def _scenes(model: VelocityNet, vae: ConvVAE, recipe: FlowRecipe, quiet: bool) -> Batches:
+    bank = latent_bank(vae, SCENES, recipe.seed + 100, quiet=quiet)
+    return lambda generator: normalised(model, bank_batches(bank, recipe.batch, generator))
 
 
 def _trained(

@@ -125,23 +125,31 @@ def test_settings_have_names_of_their_own():
 
 
 def test_the_sampling_rule():
-    tokens = SamplingPoint(0.85, 10.0, 0.9, 0.9)
+    tokens, real = SamplingPoint(0.85, 10.0, 0.9, 0.9), SamplingPoint(0.9, 5.0, 0.95, 0.95)
     poor = SamplingPoint(0.5, 40.0, 0.9, 0.3)
 
     def choice(**near: float) -> str:
         """The setting chosen when these are near enough to the tokens, with these accuracies."""
         points = [
-            SamplingPoint(near[n], 15.0, 0.9, 0.8) if (n := settings_name(s)) in near else poor
+            SamplingPoint(near[n], fids.get(n, 15.0), 0.9, 0.8)
+            if (n := settings_name(s)) in near
+            else poor
             for s in GRID
         ]
-        return settings_name(GRID[choose_sampling(points, tokens)])
+        return settings_name(GRID[choose_sampling(points, tokens, real)])
+
+    fids: dict[str, float] = {}
 
     assert choice(t1=0.80, t0_85=0.84) == "t0_85"
     assert choice(t1=0.80, t0_85=0.84, t1_g1_5=0.845) == "t0_85"  # not worth a second forward
     assert choice(t1=0.80, t0_85=0.84, t1_g1_5=0.87) == "t1_g1_5"
+    # Clearer than real images is no better: then FID decides, and guidance gains nothing.
+    fids = {"t1": 11.0}
+    assert choice(t1=0.91, t0_85=0.94) == "t1"
+    assert choice(t1=0.91, t0_85=0.94, t1_g1_5=0.96) == "t1"
     # Nothing is near enough: the smallest FID, without guidance.
     far = [SamplingPoint(0.5, 90.0 - i, 0.9, 0.1) for i in range(len(GRID))]
-    assert GRID[choose_sampling(far, tokens)].get("guidance", 1.0) == 1.0
+    assert GRID[choose_sampling(far, tokens, real)].get("guidance", 1.0) == 1.0
 
 
 def test_quality_records_drawings_and_descriptions(folder, tiny):

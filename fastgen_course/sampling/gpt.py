@@ -27,7 +27,7 @@ CHUNK = 256
 # `sample_gpt(model, captions, **GPT_SAMPLING)`. Chosen with `judge_train` from the grid that
 # `python -m fastgen_course.training.gpt_records sampling` records.
 GPT_SAMPLING: Mapping[str, float] = MappingProxyType(
-    {"temperature": 1.0, "top_p": 0.95, "guidance": 1.0}
+    {"temperature": 0.7, "top_p": 1.0, "guidance": 1.0}
 )
 
 

@@ -228,12 +228,16 @@ def recorded_sampling(name: str) -> SamplingPoint:
     return recorded(SamplingPoint, f"gpt_sampling.{{}}.{name}")
 
 
-def choose_sampling(points: Sequence[SamplingPoint], tokens: SamplingPoint) -> int:
-    """The place in GRID of the setting to ship, by a rule fixed before the grid was measured.
+def choose_sampling(
+    points: Sequence[SamplingPoint], tokens: SamplingPoint, real: SamplingPoint
+) -> int:
+    """The place in GRID of the setting to ship.
 
     Of the settings without guidance whose recall and FID are near enough to the tokens' own
-    (WANTED_RECALL, WANTED_FID; if none is, the one of smallest FID) the most exact one. The best
-    guided setting takes its place only if it, too, is near enough and gains GUIDANCE_GAIN.
+    (WANTED_RECALL, WANTED_FID; if none is, the one of smallest FID) the most exact one. Accuracy
+    counts up to that of real images: what is clearer than they are is only sharper. Among those
+    that reach it the smallest FID decides. The best guided setting takes the place only if it, too,
+    is near enough and gains GUIDANCE_GAIN.
     """
 
     def near(point: SamplingPoint) -> bool:
@@ -241,15 +245,15 @@ def choose_sampling(points: Sequence[SamplingPoint], tokens: SamplingPoint) -> i
             point.recall >= WANTED_RECALL * tokens.recall and point.fid <= WANTED_FID * tokens.fid
         )
 
-    def exact(index: int) -> float:
-        return points[index].exact_accuracy
+    def worth(index: int) -> tuple[float, float]:
+        return min(points[index].exact_accuracy, real.exact_accuracy), -points[index].fid
 
     free = [i for i, s in enumerate(GRID) if s.get("guidance", 1.0) == 1.0]
     guided = [i for i in range(len(GRID)) if i not in free and near(points[i])]
     good = [i for i in free if near(points[i])]
-    best = max(good, key=exact) if good else min(free, key=lambda i: points[i].fid)
-    if guided and exact(max(guided, key=exact)) > exact(best) + GUIDANCE_GAIN:
-        return max(guided, key=exact)
+    best = max(good, key=worth) if good else min(free, key=lambda i: points[i].fid)
+    if guided and worth(max(guided, key=worth))[0] > worth(best)[0] + GUIDANCE_GAIN:
+        return max(guided, key=worth)
     return best
 
 

@@ -32,9 +32,9 @@ class FlowConfig:
     """
 
     latent: int = 64
-    width: int = 192
+    width: int = 160
     blocks: int = 6
-    condition: int = 128
+    condition: int = 96
     caption: int = 96
     times: tuple[str, ...] = ("t",)
     vocabulary: int = len(VOCABULARY)

@@ -293,7 +293,7 @@ def _mean(name: str, quiet: bool) -> dict:
 
 
 def _guided(name: str, quiet: bool) -> dict:
-    recipe = replace(FLOW_RECIPE, steps=6500, drop_caption=0.0)
+    recipe = replace(FLOW_RECIPE, steps=6000, drop_caption=0.0)
     vae, teacher = load_model(VAE), load_model("flow")
     model = with_scale(teacher)
     batches = _scenes(model, vae, recipe, quiet)

@@ -151,6 +151,13 @@ def test_the_sweep_goes_on_where_it_was(folder, monkeypatch, capsys):
     records.record_sweep(replace(options, again=True))
     assert len(asked) == 3 * 4
 
+    place = "flow4.compile.float32.threads1.batch4 cpu"
+    (late,) = [row for row in answer(Session("flow", "compile")) if row["call"] == "flow4"
+               and row["batch"] == 4]  # fmt: skip
+    assert place in refusals()
+    records.keep_row(options, Session("flow", "compile"), late)
+    assert place not in refusals()
+
 
 def test_the_roofline_and_every_calls_work_are_recorded(folder, monkeypatch):
     monkeypatch.setattr(records, "thread_counts", lambda device="cpu": (1,))

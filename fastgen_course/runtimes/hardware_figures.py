@@ -131,7 +131,9 @@ def plot_split(device: str = "cpu") -> Figure:
         axis.barh(names, widths, left=left, color=_PART_COLOURS[part], label=_PART_WORDS[part])
         for n, (start, width) in enumerate(zip(left, widths, strict=True)):
             if width > 0.06:
-                axis.text(start + width / 2, n, f"{width:.0%}", ha="center", va="center", size=7)
+                text = "white" if part == "compute" else "black"
+                middle = start + width / 2
+                axis.text(middle, n, f"{width:.0%}", ha="center", va="center", size=7, color=text)
         left += widths
     for n, total in enumerate(totals):
         axis.text(1.01, n, f"{total:.3g} ms", va="center", size=8)
@@ -203,13 +205,11 @@ def describe_batch(threads: int = 1, dtype: str = "float32", device: str = "cpu"
         ends = []
         for batch in (min(r.batch for r in mine), max(r.batch for r in mine)):
             top = best([row for row in mine if row.batch == batch])
-            ends.append(
-                f"{top.images_per_s:.3g} at batch {batch} in {RUNTIMES[top.runtime]}, the fastest"
-            )
+            ends.append(f"{top.images_per_s:.3g} at batch {batch} in {RUNTIMES[top.runtime]}")
         lines.append(f"{CALL_WORDS[call]}: {' and '.join(ends)}")
     return (
         f"Lines on logarithmic axes: pictures a second against batch, {_threads(threads)}, "
-        f"{dtype}. "
+        f"{dtype}; the fastest runtimes: "
         f"{'; '.join(lines)}."
     )
 
@@ -250,7 +250,7 @@ def peak_shares(threads: int = 1) -> dict[str, Result]:
     }
     if not found:
         result(f"{prefix}eager{end}")  # says in one sentence what is missing
-    return found
+    return {name: found[name] for name in RUNTIMES if name in found}
 
 
 def _entries(prefix: str) -> list[Result]:
@@ -260,8 +260,11 @@ def _entries(prefix: str) -> list[Result]:
 def _rows(**wanted: object) -> list[Point]:
     rows = points(**wanted)
     if not rows:
-        best(rows)
-    return rows
+        best(rows)  # says in one sentence what is missing
+    calls, runtimes = list(CALL_WORDS), list(RUNTIMES)
+    return sorted(
+        rows, key=lambda row: (calls.index(row.call), runtimes.index(row.runtime), row.batch)
+    )
 
 
 def _splits(device: str) -> dict[tuple[str, int], dict[str, Result]]:

@@ -154,10 +154,11 @@ def calls(network: Network, batch: int, prepare: Prepare | None = None) -> dict[
         for x in inputs(network, batch)
     ]
     if network.name == "gpt":
-        words, uniform = given[0], inputs(network, batch)[1].to(weight.device)
+        words, uniform = inputs(network, batch)
         if prepare is None:
             model, settings = network.model, sampling_settings()
             return {"gpt": lambda: sample_gpt(model, words, uniform, **settings)}
+        words, uniform = words.to(weight.device), uniform.to(weight.device)
         return {"gpt": cached_drawing(network.model, words, uniform, prepare)}
     module = FlowForward(network.model) if network.name == "flow" else network.model
     forward = module if prepare is None else prepare(module, tuple(given))

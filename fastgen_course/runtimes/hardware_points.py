@@ -71,10 +71,14 @@ def best(rows: Iterable[Point]) -> Point:
 def refusals() -> dict[str, str]:
     """What could not be measured, and why: {"flow.onnxruntime.bfloat16.threads1 cpu": sentence}."""
     prefix = "hardware.refused."
+    rows = all_results("hardware")
+    measured = {(row.name, row.device) for row in rows}
     return {
         f"{row.name.removeprefix(prefix)} {row.device}": row.extra["reason"]
-        for row in all_results("hardware")
+        for row in rows
         if row.name.startswith(prefix)
+        # What failed once and was measured later is no refusal any more.
+        and (f"hardware.{row.name.removeprefix(prefix)}_ms", row.device) not in measured
     }
 
 

@@ -2,7 +2,7 @@
 
     python -m fastgen_course.runtimes.hardware_records [roofline|peak|breakdown|sweep]
 
-On an idle machine with two cores `roofline` takes about 2 minutes, `peak` 6, `breakdown` 5 and
+On an idle machine with two cores `roofline` takes about 3 minutes, `peak` 12, `breakdown` 6 and
 `sweep` up to 90; `--minutes` ends a sweep sooner, and the same command goes on where it was, row by
 row (`--again` measures everything anew). Each combination of network, runtime, precision and thread
 count is a process of its own; a call that would take over 15 s is left out. What a runtime cannot

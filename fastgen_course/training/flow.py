@@ -36,7 +36,7 @@ class FlowRecipe:
         seed: of weights, batches, times and noise.
     """
 
-    steps: int = 24_000
+    steps: int = 30_000
     batch: int = 256
     rate: float = 1e-3
     drop_caption: float = 0.1
@@ -285,7 +285,7 @@ def _flow(name: str, quiet: bool) -> dict:
 
 def _mean(name: str, quiet: bool) -> dict:
     # The derivative along the flow makes an update twice as long.
-    recipe = replace(FLOW_RECIPE, steps=11_000, seed=FLOW_RECIPE.seed + 1)
+    recipe = replace(FLOW_RECIPE, steps=14_000, seed=FLOW_RECIPE.seed + 1)
     vae = load_model(VAE)
     model = new_flow(replace(FLOW, times=("t", "r")), recipe.seed, vae)
     batches = _scenes(model, vae, recipe, quiet)
@@ -293,7 +293,7 @@ def _mean(name: str, quiet: bool) -> dict:
 
 
 def _guided(name: str, quiet: bool) -> dict:
-    recipe = replace(FLOW_RECIPE, steps=6000, drop_caption=0.0)
+    recipe = replace(FLOW_RECIPE, steps=8000, drop_caption=0.0)
     vae, teacher = load_model(VAE), load_model("flow")
     model = with_scale(teacher)
     batches = _scenes(model, vae, recipe, quiet)
@@ -301,7 +301,7 @@ def _guided(name: str, quiet: bool) -> dict:
 
 
 def _reflow(name: str, quiet: bool) -> dict:
-    recipe = replace(FLOW_RECIPE, steps=13_000, drop_caption=0.0)
+    recipe = replace(FLOW_RECIPE, steps=16_000, drop_caption=0.0)
     teacher, model = load_model("flow"), load_model("flow")  # it begins where the teacher stands
     pairs = teacher_pairs(teacher, load_model(VAE), PAIRS, recipe.seed + 2, quiet)
     model.requires_grad_(True)

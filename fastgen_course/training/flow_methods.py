@@ -105,7 +105,7 @@ METHODS: dict[str, FlowMethod] = {
     },
     **{
         f"cached{s}_{k}": FlowMethod(
-            f"the same, features kept {k} calls, {s}",
+            f"distilled, features kept {k} calls, {s}",
             "flow_guided",
             s,
             guided=True,

@@ -216,6 +216,8 @@ def test_bad_input_is_named(models):
         sample_latents(model, CAPTIONS, torch.randn(1, 8))
     with pytest.raises(ValueError, match="without guidance"):
         sample_latents(model, CAPTIONS, guidance=2.0, cache_every=2)
+    with pytest.raises(ValueError, match="from 1 up, got 0"):
+        sample_latents(model, CAPTIONS, cache_every=0)
     with pytest.raises(ValueError, match="takes t: 1 times, not 2"):
         model(torch.zeros(1, 8), torch.zeros(1, 3).long(), torch.zeros(1), torch.zeros(1))
     with pytest.raises(ValueError, match="times is"):

@@ -22,7 +22,7 @@ Schedule = Callable[[int, int, int], int]  # (step, steps, tokens) -> tokens sti
 # `sample_masked(model, captions, **MASKED_SAMPLING)`. Chosen with `judge_train` from the grid that
 # `python -m fastgen_course.training.masked_records sampling` records.
 MASKED_SAMPLING: Mapping[str, float] = MappingProxyType(
-    {"steps": 8, "temperature": 1.0, "choice_temperature": 4.5, "guidance": 1.0}
+    {"steps": 8, "temperature": 1.0, "choice_temperature": 8.0, "guidance": 4.0}
 )
 
 

@@ -51,7 +51,7 @@ GRID: tuple[Settings, ...] = (
     *({**_PLAIN, "choice_temperature": c} for c in (0.0, 1.0, 2.0, 4.5, 8.0, 16.0)),
     *({**_PLAIN, "temperature": t} for t in (0.7, 0.85)),
     *({**_PLAIN, "temperature": 0.85, "choice_temperature": c} for c in (8.0, 16.0)),
-    *({**_PLAIN, "choice_temperature": 8.0, "guidance": s} for s in (1.5, 2.0, 3.0)),
+    *({**_PLAIN, "choice_temperature": 8.0, "guidance": s} for s in (1.5, 2.0, 3.0, 4.0, 6.0)),
     *({**_PLAIN, "steps": 16, "choice_temperature": c} for c in (4.5, 8.0, 16.0)),
 )
 WANTED_RECALL = 0.8  # of the reconstructions' recall, the most that any model of tokens can reach

@@ -71,12 +71,12 @@ class ExactMasked(nn.Module):
 
     def image_logits(self, words: Tensor, tokens: Tensor, hidden: Tensor) -> Tensor:
         assert words.shape[1] == MAX_WORDS
-        colours = [
-            labels_of([parse(" ".join(VOCABULARY[w] for w in row if w))])[0, 1]
-            for row in words.tolist()
-        ]
-        codes = INPAINTED + 1 + torch.stack(colours)[:, None].expand(-1, PLACES)
-        return 1e4 * nn.functional.one_hot(codes, CODES).float()
+        logits = torch.zeros(len(words), PLACES, CODES)  # without a caption: anything
+        for row, said in zip(logits, words.tolist(), strict=True):
+            if any(said):
+                asked = parse(" ".join(VOCABULARY[w] for w in said if w))
+                row[:, INPAINTED + 1 + labels_of([asked])[0, 1]] = 1e4
+        return logits
 
 
 class ExactStudio(Studio):

@@ -223,7 +223,13 @@ def test_every_way_of_the_race_draws_its_batch(tiny):
     forwards = []
     with torch.no_grad():
         hook = masked.norm.register_forward_hook(lambda *a: forwards.append(1))
-        for label, expected in (("steps2", 2), ("guided", 2 * int(MASKED_SAMPLING["steps"]))):
+        twice = 1 + (MASKED_SAMPLING["guidance"] != 1)
+        steps = int(MASKED_SAMPLING["steps"])
+        for label, expected in (
+            ("steps2", 2 * twice),
+            ("guided", 2 * steps),
+            ("unguided", steps),
+        ):
             forwards.clear()
             assert calls[label]().shape == (2, 3, 28, 28)
             assert len(forwards) == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -14,6 +16,7 @@ from fastgen_course.models.transformer import TransformerConfig
 from fastgen_course.sampling.gpt import GPT_SAMPLING
 from fastgen_course.timing import result
 from fastgen_course.training import gpt_figures, gpt_records, gpt_speed, gpt_sweep
+from fastgen_course.training.gpt import GPTRecipe, ShippedGPT
 from fastgen_course.training.gpt_records import (
     GRID,
     SamplingPoint,
@@ -63,9 +66,11 @@ def test_the_sweep_records_every_figure_and_goes_on_where_it_was(folder, tiny, m
         "gpt_s": TransformerConfig(width=16, layers=1, heads=2),
     }
     monkeypatch.setattr(gpt_sweep, "GPT_SIZES", sizes)
+    monkeypatch.setattr(gpt_sweep, "SWEEP", tuple(sizes))
+    short, other = GPTRecipe(steps=2), GPTRecipe(steps=3)
     monkeypatch.setattr(gpt_sweep, "gpt_metrics", lambda *a, **k: _NATS)
     options = {"n": 12, "tokenizer": tokenizer, "tokenizer_id": "t1", "judges": judges}
-    record_sweep(2, ["gpt_xs"], **options)
+    record_sweep(short, ["gpt_xs"], **options)
     trained = []
 
     def counted(config, recipe, **keywords):
@@ -74,7 +79,7 @@ def test_the_sweep_records_every_figure_and_goes_on_where_it_was(folder, tiny, m
 
     gpt_sweep_train = gpt_sweep.train_gpt
     monkeypatch.setattr(gpt_sweep, "train_gpt", counted)
-    record_sweep(2, tuple(sizes), **options)
+    record_sweep(short, tuple(sizes), **options)
     assert trained == [(16, 2)]  # the first size was recorded with these steps
     points = recorded_sweep()
     assert list(points) == ["gpt_xs", "gpt_s"]
@@ -83,9 +88,19 @@ def test_the_sweep_records_every_figure_and_goes_on_where_it_was(folder, tiny, m
     row = result("gpt_sweep.exact_accuracy.gpt_s")
     assert (row.extra["steps"], row.base) == (2, "gpt_s")
     assert not list((folder / "runs").glob("*.pt"))  # finished
-    record_sweep(3, ["gpt_xs"], **options)  # other steps: trained again
-    record_sweep(3, ["gpt_xs"], **{**options, "tokenizer_id": "t2"})
+    record_sweep(other, ["gpt_xs"], **options)  # other steps: trained again
+    record_sweep(other, ["gpt_xs"], **{**options, "tokenizer_id": "t2"})
     assert trained[1:] == [(8, 3), (8, 3)]
+    # The shipped recipe and size: not trained again.
+    shipped = ShippedGPT(sizes["gpt_s"], GPTRecipe(steps=4))
+    monkeypatch.setattr(gpt_sweep, "SHIPPED", {"gpt": shipped})
+    monkeypatch.setattr(gpt_sweep, "load_card", lambda name: {"minutes": 7.0})
+    monkeypatch.setattr(
+        gpt_sweep, "load_model", lambda name: GPT(replace(sizes["gpt_s"], codes=20))
+    )
+    record_sweep(None, tuple(sizes), **options)
+    assert trained[3:] == [(8, 4)]
+    assert result("gpt_sweep.exact_accuracy.gpt_s").extra["training_minutes"] == 7.0
 
 
 _NATS = {"test_draw_nats": 3.0, "test_describe_nats": 0.5}

@@ -16,7 +16,7 @@ from fastgen_course.models.transformer import Transformer, TransformerConfig
 
 IGNORE = -100  # cross-entropy's own sign for "no target here"
 
-# The size sweep of notebook 04; GPT_BASE is what it chose.
+# The sizes that the size sweep (training/gpt_sweep.py) may compare; GPT_BASE is shipped.
 GPT_SIZES: dict[str, TransformerConfig] = {
     "gpt_xs": TransformerConfig(width=64, layers=3, heads=2),
     "gpt_s": TransformerConfig(width=96, layers=4, heads=3),

@@ -3,9 +3,9 @@
     python -m fastgen_course.training.gpt_records [reward|sweep|sampling|quality|speed]
 
 `reward` compares the two parts of the shipped training (it needs what `train gpt` leaves in the
-runs folder) in three minutes; `sweep` trains one language model a size (resumable, about an hour
-and a half on one core); the others need the shipped `gpt`: `sampling` and `quality` take about a
-quarter of an hour each on one core, `speed` two minutes on an otherwise idle machine.
+runs folder) in three minutes; `sweep` trains two smaller language models as `gpt` was (resumable,
+about an hour and a half on one core); the others need the shipped `gpt`: `sampling` and `quality`
+take about a quarter of an hour each on one core, `speed` two minutes on an otherwise idle machine.
 """
 
 from __future__ import annotations

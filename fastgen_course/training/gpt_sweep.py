@@ -1,4 +1,4 @@
-"""The size sweep of notebook 04: the same training for every size in GPT_SIZES, and what it gives.
+"""The size sweep of notebook 04: the shipped model's whole recipe for smaller models, too.
 
 `python -m fastgen_course.training.gpt_records sweep` runs it, resumably.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -20,11 +20,12 @@ from fastgen_course.models.gpt import GPT, GPT_SIZES
 from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.sampling.gpt import GPT_SAMPLING, draw_images
 from fastgen_course.timing import measure, record, result
-from fastgen_course.training.gpt import GPT_RECIPE, gpt_metrics, train_gpt
+from fastgen_course.training.gpt import SHIPPED, GPTRecipe, gpt_metrics, train_gpt
 
 COMMAND = "python -m fastgen_course.training.gpt_records sweep"
 PROMPTS = 2000
-SWEEP_STEPS = 2500
+# gpt_l would be trained longer than an hour on two cores, the course's limit for a checkpoint.
+SWEEP = ("gpt_xs", "gpt_s", "gpt_m")
 SWEEP_SEEDS = (0, 1, 2)
 Settings = dict[str, float | int]
 _UNITS = {"parameters": "weights", "draw_nats": "nats", "describe_nats": "nats", "batch1_ms": "ms"}
@@ -32,7 +33,7 @@ _UNITS = {"parameters": "weights", "draw_nats": "nats", "describe_nats": "nats",
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One size after SWEEP_STEPS updates.
+    """One size after both parts of the training.
 
     Nats a token on test scenes (`draw_nats`, `describe_nats`); `exact_accuracy` over PROMPTS
     captions and three seeds by `judge_report`, `exact_accuracy_judge_train` by the judge that may
@@ -70,31 +71,38 @@ def accuracies_by(judge: nn.Module | None, drawings: Sequence[tuple[Tensor, Tens
 
 
 def record_sweep(
-    steps: int = SWEEP_STEPS,
-    sizes: Sequence[str] = tuple(GPT_SIZES),
+    recipe: GPTRecipe | None = None,
+    sizes: Sequence[str] = SWEEP,
     *,
     n: int = PROMPTS,
     tokenizer: Tokenizer | None = None,
     tokenizer_id: str | None = None,
     judges: tuple[nn.Module | None, nn.Module] | None = None,
 ) -> None:
-    """Train each size for `steps` updates and record what it is worth; goes on after a kill.
+    """Train each size with the shipped `gpt`'s recipe and record what it is worth.
 
-    A size already recorded with these steps and this tokenizer is passed over. `judges`: the
-    reporting one (None: `judge_report`) and the choosing one.
+    Goes on after a kill; a size already recorded with this recipe and this tokenizer is passed
+    over, and the shipped size is not trained again (unless a `recipe` of its own is given).
+    `judges`: the reporting one (None: `judge_report`) and the choosing one.
     """
+    shipped = SHIPPED["gpt"] if recipe is None else None
+    recipe = shipped.recipe if shipped else recipe
     if tokenizer_id is None:
         tokenizer_id = load_card("tokenizer")["sha256"][:12]
     tokenizer = load_model("tokenizer") if tokenizer is None else tokenizer
     report, choose = judges or (None, load_model("judge_train"))
     for size in sizes:
-        if _swept(size, steps, tokenizer_id):
+        if _swept(size, recipe, tokenizer_id):
             print(size, "is recorded already", flush=True)
             continue
-        recipe = replace(GPT_RECIPE, steps=steps)
-        name = f"gpt_sweep_{size}"
-        model, training = train_gpt(GPT_SIZES[size], recipe, tokenizer=tokenizer, name=name)
-        training.save()  # an evaluation that fails loses nothing
+        training = None
+        if shipped and GPT_SIZES[size] == shipped.config:
+            model, minutes = load_model("gpt"), load_card("gpt")["minutes"]
+        else:
+            name = f"gpt_sweep_{size}"
+            model, training = train_gpt(GPT_SIZES[size], recipe, tokenizer=tokenizer, name=name)
+            training.save()  # an evaluation that fails loses nothing
+            minutes = round(training.seconds / 60, 1)
         drawings = [
             draw_prompts(model, tokenizer, n, seed, dict(GPT_SAMPLING)) for seed in SWEEP_SEEDS
         ]
@@ -123,31 +131,32 @@ def record_sweep(
                 spread=spreads.get(quantity),
                 command=COMMAND,
                 base=size,
-                steps=steps,
+                steps=recipe.steps,
+                rewarded=recipe.rewarded,
                 tokenizer=tokenizer_id,
-                training_minutes=round(training.seconds / 60, 1),
+                training_minutes=minutes,
                 batch=1,
                 threads=1,
                 dtype="float32",
                 runtime="eager, cached",
             )
-        training.finish()
+        if training is not None:
+            training.finish()
         print(size, point, flush=True)
 
 
-def _swept(size: str, steps: int, tokenizer_id: str) -> bool:
+def _swept(size: str, recipe: GPTRecipe, tokenizer_id: str) -> bool:
     try:
         rows = [result(f"gpt_sweep.{field.name}.{size}") for field in fields(SweepPoint)]
     except ValueError:
         return False
-    return all(
-        (r.extra.get("steps"), r.extra.get("tokenizer")) == (steps, tokenizer_id) for r in rows
-    )
+    wanted = {"steps": recipe.steps, "rewarded": recipe.rewarded, "tokenizer": tokenizer_id}
+    return all(r.extra.get(key) == value for r in rows for key, value in wanted.items())
 
 
 def recorded_sweep() -> dict[str, SweepPoint]:
     """The recorded sweep, size to point, from the smallest."""
-    return {size: recorded(SweepPoint, f"gpt_sweep.{{}}.{size}") for size in GPT_SIZES}
+    return {size: recorded(SweepPoint, f"gpt_sweep.{{}}.{size}") for size in SWEEP}
 
 
 def smallest_within_noise(points: dict[str, SweepPoint], halfwidth: float) -> str:
@@ -163,7 +172,7 @@ def smallest_within_noise(points: dict[str, SweepPoint], halfwidth: float) -> st
 
 def recorded_choice() -> str:
     """`smallest_within_noise` of the recorded sweep, with the widest of its intervals."""
-    rows = [result(f"gpt_sweep.exact_accuracy_judge_train.{size}") for size in GPT_SIZES]
+    rows = [result(f"gpt_sweep.exact_accuracy_judge_train.{size}") for size in SWEEP]
     halfwidth = max((row.spread[1] - row.spread[0]) / 2 for row in rows)
     return smallest_within_noise(recorded_sweep(), halfwidth)
 

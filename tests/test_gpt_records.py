@@ -19,12 +19,15 @@ from fastgen_course.training import gpt_figures, gpt_records, gpt_speed, gpt_swe
 from fastgen_course.training.gpt import GPTRecipe, ShippedGPT
 from fastgen_course.training.gpt_records import (
     GRID,
+    PARTS,
     SamplingPoint,
     choose_sampling,
     main,
     record_descriptions,
     record_quality,
+    record_reward,
     record_sampling,
+    recorded_part,
     recorded_sampling,
     settings_name,
 )
@@ -131,6 +134,21 @@ def test_sampling_records_every_setting_with_the_judge_that_may_choose(folder, t
     # Real images lie nearer to other real images than what an untrained model paints.
     real, tokens, cold = (recorded_sampling(n).fid for n in ("real", "tokens", "t0"))
     assert real < min(tokens, cold)
+
+
+def test_the_parts_of_the_training_are_compared_by_two_judges(folder, tiny, monkeypatch):
+    gpt, tokenizer, judges = tiny
+    monkeypatch.setattr(gpt_records, "gpt_metrics", lambda *a, **k: _NATS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        other = GPT(gpt.config).eval()
+    record_reward((gpt, other), tokenizer, n=40, seeds=(0, 1), judges=judges)
+    first, second = (recorded_part(part) for part in PARTS)
+    assert first != second and first.draw_nats == 3.0 and first.describe_nats == 0.5
+    record_reward((gpt, gpt), tokenizer, n=40, seeds=(0, 1), judges=judges)
+    assert recorded_part("first") == recorded_part("second") == first
+    row = result("gpt_reward.fid.second")
+    assert row.unit == "FID" and row.spread[0] <= row.value <= row.spread[1]
 
 
 def test_settings_have_names_of_their_own():

@@ -11,7 +11,7 @@ take about a quarter of an hour each on one core, `speed` two minutes on an othe
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -80,6 +80,23 @@ def settings_name(settings: Settings) -> str:
     return "_".join(f"{letters[k]}{v:g}" for k, v in settings.items()).replace(".", "_")
 
 
+def _record_means(
+    area: str, name: str, points: Sequence[Any], units: Mapping[str, str], **extra: Any
+) -> None:
+    """Record each field of `points`, one dataclass a seed: its mean, and its extremes as spread."""
+    for field in fields(points[0]):
+        values = [getattr(point, field.name) for point in points]
+        record(
+            area,
+            f"{area}.{field.name}.{name}",
+            sum(values) / len(values),
+            units.get(field.name, "share"),
+            spread=(min(values), max(values)),
+            base="gpt",
+            **extra,
+        )
+
+
 def record_sampling(
     model: GPT | None = None,
     tokenizer: Tokenizer | None = None,
@@ -123,21 +140,17 @@ def record_sampling(
                     *precision_recall(features, reference),
                 )
             )
-        for field in fields(SamplingPoint):
-            values = [getattr(point, field.name) for point in points]
-            record(
-                "gpt_sampling",
-                f"gpt_sampling.{field.name}.{name}",
-                sum(values) / len(values),
-                "FID, judge_train" if field.name == "fid" else "share",
-                spread=(min(values), max(values)),
-                command=f"{COMMAND} sampling",
-                base="gpt",
-                judge="judge_train",
-                settings=settings,
-                captions=n,
-                seeds=list(seeds),
-            )
+        _record_means(
+            "gpt_sampling",
+            name,
+            points,
+            {"fid": "FID, judge_train"},
+            command=f"{COMMAND} sampling",
+            judge="judge_train",
+            settings=settings,
+            captions=n,
+            seeds=list(seeds),
+        )
         print(f"{name:20}", points[0], flush=True)
 
 
@@ -147,7 +160,6 @@ _OPEN: Settings = {"temperature": 1.0, "top_p": 1.0, "guidance": 1.0}  # nothing
 # --- the two parts of the training --------------------------------------------------------------
 
 PARTS = ("first", "second")
-_UNITS = {"fid": "FID", "draw_nats": "nats", "describe_nats": "nats"}
 
 
 @dataclass(frozen=True)
@@ -199,19 +211,15 @@ def record_reward(
                     nats["test_describe_nats"],
                 )
             )
-        for field in fields(PartPoint):
-            values = [getattr(point, field.name) for point in points]
-            record(
-                "gpt_reward",
-                f"gpt_reward.{field.name}.{part}",
-                sum(values) / len(values),
-                _UNITS.get(field.name, "share"),
-                spread=(min(values), max(values)),
-                command=f"{COMMAND} reward",
-                base="gpt",
-                captions=n,
-                seeds=list(seeds),
-            )
+        _record_means(
+            "gpt_reward",
+            part,
+            points,
+            {"fid": "FID", "draw_nats": "nats", "describe_nats": "nats"},
+            command=f"{COMMAND} reward",
+            captions=n,
+            seeds=list(seeds),
+        )
         print(part, points[0], flush=True)
 
 

@@ -5,11 +5,7 @@ Skipped without Chromium, unless FASTGEN_REQUIRE_CHROMIUM=1 makes that a failure
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Locator, expect, sync_playwright
-
-from tests.browser.lab import PATIENCE_MS, LabPage, jupyter_lab, launch, require_chromium
-from tests.helpers_notebooks import good_notebook, write
+from playwright.sync_api import expect
 
 BOX = """\
 import torch
@@ -26,44 +22,11 @@ def draw(caption, seed):
 
 caption_box(draw)
 """
+WIDGETS = {"box": BOX}
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """JupyterLab with the widget's notebook, and a browser."""
-    executable = require_chromium()
-    folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home")
-    write(folder / "box.ipynb", good_notebook(BOX, executed=False))
-    with (
-        jupyter_lab(folder, home) as address,
-        sync_playwright() as playwright,
-        launch(playwright, executable) as browser,
-    ):
-        yield address, browser
-
-
-@pytest.fixture
-def page(lab):
-    """A fresh page of the browser, which must end without an error and without a stray request."""
-    expect.set_options(timeout=PATIENCE_MS)
-    page = LabPage(lab[1])
-    yield page
-    errors, outside = page.console_errors, page.outside
-    page.close()
-    assert errors == []
-    assert outside == []
-
-
-def opened(lab, page, name: str) -> Locator:
-    """The output area of a notebook that holds one widget, run to its end."""
-    page.open(lab[0].format(f"{name}.ipynb"))
-    assert page.run_all(timeout_s=180) == []
-    output = page.page.locator(".jp-OutputArea-output", has=page.page.locator("button"))
-    return output.last
-
-
-def test_the_caption_box_draws_what_is_typed_and_says_what_it_cannot(lab, page):
-    box = opened(lab, page, "box")
+def test_the_caption_box_draws_what_is_typed_and_says_what_it_cannot(opened, page):
+    box = opened("box")
     picture, field = box.locator("img.widget-image"), box.locator("input[type=text]")
     expect(box).to_contain_text("one reading")
     first = page.pixels(picture)

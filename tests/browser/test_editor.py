@@ -6,11 +6,7 @@ unless FASTGEN_REQUIRE_CHROMIUM=1 makes that a failure (as in CI).
 
 from __future__ import annotations
 
-import pytest
-from playwright.sync_api import Locator, expect, sync_playwright
-
-from tests.browser.lab import PATIENCE_MS, LabPage, jupyter_lab, launch, require_chromium
-from tests.helpers_notebooks import good_notebook, write
+from playwright.sync_api import expect
 
 EDITOR = """\
 from fastgen_course.language.designer import Designer
@@ -21,44 +17,11 @@ from tests.helpers_editing import ExactStudio
 editor = design_editor(Designer(ExactStudio(), road=RULES), request="a red boot")
 editor
 """
+WIDGETS = {"editor": EDITOR}
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """JupyterLab with the widget's notebook, and a browser."""
-    executable = require_chromium()
-    folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home")
-    write(folder / "editor.ipynb", good_notebook(EDITOR, executed=False))
-    with (
-        jupyter_lab(folder, home) as address,
-        sync_playwright() as playwright,
-        launch(playwright, executable) as browser,
-    ):
-        yield address, browser
-
-
-@pytest.fixture
-def page(lab):
-    """A fresh page of the browser, which must end without an error and without a stray request."""
-    expect.set_options(timeout=PATIENCE_MS)
-    page = LabPage(lab[1])
-    yield page
-    errors, outside = page.console_errors, page.outside
-    page.close()
-    assert errors == []
-    assert outside == []
-
-
-def opened(lab, page, name: str) -> Locator:
-    """The output area of a notebook that holds one widget, run to its end."""
-    page.open(lab[0].format(f"{name}.ipynb"))
-    assert page.run_all(timeout_s=180) == []
-    output = page.page.locator(".jp-OutputArea-output", has=page.page.locator("button"))
-    return output.last
-
-
-def test_the_editor_chooses_edits_masks_and_undoes(lab, page):
-    editor = opened(lab, page, "editor")
+def test_the_editor_chooses_edits_masks_and_undoes(opened, page):
+    editor = opened("editor")
     variants = editor.locator("button.fastgen-variant")
     expect(variants).to_have_count(4)
     expect(editor).to_contain_text("Answered by: keyword rules")

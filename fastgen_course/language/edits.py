@@ -22,6 +22,7 @@ from fastgen_course.language.decode import Spelled, all_captions, constrained, t
 from fastgen_course.language.examples import CONTRADICTORY, REFUSALS, known_words, prompt_of
 from fastgen_course.language.gguf_file import NoLanguageModel, load_llama, load_tokenizer
 from fastgen_course.language.guard import Impossible, checked, not_drawable
+from fastgen_course.language.memory import release_memory
 from fastgen_course.language.testsets import unseen_words
 
 MODEL = "language model"
@@ -62,6 +63,8 @@ class Reader:
         encoded = self.tokenizer.encode_batch([f" {text}" for text in texts])
         self.spelled = {text: one.ids for text, one in zip(texts, encoded, strict=True)}
         self.trie = trie_of_tokens(self.spelled.values())
+        del adapter  # and with it the matrices that merging replaced
+        release_memory()
 
     def read(
         self,

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import torch
 
-from fastgen_course.runtimes import scale_records
-from fastgen_course.runtimes.scale_records import Sizes, amdahl, effective_serial_share, main
-from fastgen_course.timing import result
+from fastgen_course.runtimes import scale_figures, scale_records
+from fastgen_course.runtimes.scale import ScaleReport
+from fastgen_course.runtimes.scale_bench import SHARDS, Killed, Sizes, look_at
+from fastgen_course.runtimes.scale_records import amdahl, effective_serial_share, main
+from fastgen_course.runtimes.shards import Job, Shard, draw_shard, open_folder, plan, write_shard
+from fastgen_course.runtimes.workers import Drawn
+from fastgen_course.timing import ResultError, result
 
 SIZES = Sizes(images=100, rounds=2)
 
@@ -79,3 +86,101 @@ def test_an_unknown_part_and_a_busy_machine_are_refused(monkeypatch, capsys):
     monkeypatch.setattr(scale_records, "core_count", lambda: 1)
     assert main(["rates"]) == 2
     assert "need two cores" in capsys.readouterr().err
+
+
+def noise(captions, generator):
+    """A sampler without weights."""
+    return torch.rand(len(captions), 3, 4, 4, generator=generator) * 2 - 1
+
+
+def test_pictures_that_are_doubled_or_changed_are_found(tmp_path):
+    prompts, folder = tmp_path / "prompts.txt", tmp_path / "out"
+    captions = ["a red boot", "a blue bag", "a green coat", "a pink dress"]
+    prompts.write_text("\n".join(captions))
+    job = Job("noise", None, "0" * 64, 8, batch=2, shard=4)
+    open_folder(folder, job)
+    shards = [*plan(job, iter(captions * 2))]
+    for shard in shards:
+        write_shard(folder, job, shard, draw_shard(noise, job, shard))
+    assert look_at(folder, noise, prompts) == (0, 0, 0)
+    first = draw_shard(noise, job, shards[0])
+    write_shard(folder, job, shards[1], first)  # the first shard's pictures once more
+    assert look_at(folder, noise, prompts) == (0, 4, 4)
+    touched = first.copy()
+    touched[1, 0, 0, 0] ^= 1
+    write_shard(folder, job, shards[0], touched)
+    assert look_at(folder, noise, prompts) == (0, 3, 5)
+    write_shard(
+        folder, job, Shard(1, 4, tuple(captions[:3])), draw_shard(noise, job, shards[1])[:3]
+    )
+    assert look_at(folder, noise, prompts)[0] == 1
+
+
+def drawn_shards():
+    """Two workers, the second of which ends after its second shard; a third takes over."""
+    return (
+        Drawn(0, 8, 70, 100.0, 101.0), Drawn(1, 8, 90, 100.1, 101.2), Drawn(2, 8, 70, 101.0, 102.0),
+        Drawn(3, 8, 90, 101.2, 102.2), Drawn(4, 8, 70, 102.0, 103.0), Drawn(5, 8, 80, 106.0, 107.0),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def recorded(monkeypatch, tmp_path):
+    """All parts recorded, of made-up measurements."""
+    report = ScaleReport(tmp_path, 48, 48, 0, 0, 2, 1, 0.0, 7000.0, None)
+    ms = {"loop": 1000.0, "two_loops": 1100.0, "serial": 10.0, "one_worker": 1000.0}
+    held = {"driver_few": 300.0, "worker_few": 400.0, "driver_many": 303.0, "worker_many": 402.0}
+    for name, value in {
+        "rates": ({k: [v] for k, v in {**ms, "two_workers": 550.0}.items()}, 3000.0),
+        "shards": {str(size): [100.0 + 1000 / size] for size in SHARDS},
+        "memory": held,
+        "kill": Killed(report, drawn_shards(), 102.2, 0, 0, 0),
+    }.items():
+        monkeypatch.setattr(scale_records, f"measure_{name}", lambda *_, value=value: value)
+    monkeypatch.setattr(scale_records, "cores_taken", lambda: 0.0)
+    monkeypatch.setattr(scale_records, "core_count", lambda: 2)
+    monkeypatch.setattr(scale_records, "weights_hash", lambda model: "a" * 64)
+    monkeypatch.setenv("FASTGEN_DATA", str(tmp_path))
+    with pytest.raises(ResultError):
+        scale_figures.recorded_timeline()
+    assert main([]) == 0
+
+
+def test_a_part_that_is_recorded_is_measured_again_only_by_name(recorded, monkeypatch, capsys):
+    def broken(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(scale_records, "measure_memory", broken)
+    assert main([]) == 0
+    assert "left as it is: rates, shards, memory, kill" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="measured again"):
+        main(["memory"])
+    monkeypatch.setattr(scale_records, "weights_hash", lambda model: "b" * 64)
+    monkeypatch.setitem(scale_records.PARTS, "rates", lambda model, sizes: [])
+    monkeypatch.setitem(scale_records.PARTS, "shards", lambda model, sizes: [])
+    with pytest.raises(AssertionError, match="measured again"):  # other weights, other figures
+        main([])
+
+
+def test_the_figures_show_what_is_recorded(recorded):
+    shards, killed_at = scale_figures.recorded_timeline()
+    assert [(d.index, d.pid) for d in shards] == [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0), (5, 2)]
+    assert killed_at == pytest.approx(2.2) and shards[5].ended == pytest.approx(7.0)
+    figure = scale_figures.plot_timeline(shards, killed_at)
+    bars = figure.axes[0].patches
+    assert [bar.get_width() for bar in bars] == pytest.approx([1, 1.1, 1, 1, 1, 1])
+    assert bars[5].get_y() > bars[1].get_y() > bars[0].get_y()  # the third worker's own row
+    words = scale_figures.describe_timeline(shards, killed_at)
+    assert "6 shards" in words and "worker 3 1 shard from 6.0 to 7.0 s" in words
+    assert words.endswith("killed at 2.2 s.")
+    words = scale_figures.describe_scaling()
+    assert "1.00%" in words and "measured 1.82 times" in words and "91 times at 1,024" in words
+    law = scale_figures.plot_scaling().axes[0].lines[1].get_ydata()
+    assert law[0] == pytest.approx(1) and law[-1] == pytest.approx(amdahl(0.01, 1024))
+    assert f"64: {8192 / 0.115625:.0f}" in scale_figures.describe_shards()
+    rates = scale_figures.plot_shards().axes[0].lines[0].get_ydata()
+    assert np.all(np.diff(rates) > 0)
+    table = scale_figures.memory_table().splitlines()
+    assert table[1].split() == ["driver", "300", "303", "3"]
+    assert table[2].split() == ["worker", "400", "402", "2"]
+    plt.close("all")

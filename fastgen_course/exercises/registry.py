@@ -29,6 +29,7 @@ NOTEBOOKS: dict[str, str] = {
     "fast": "07_fast_sampling",
     "flow": "08_flow",
     "hardware": "09_hardware",
+    "scale": "14_scale_out",
 }
 
 # Two registered implementations must differ by this many tolerances somewhere, so that no result

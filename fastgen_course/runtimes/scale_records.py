@@ -1,60 +1,37 @@
 """Record how drawing across workers scales: predicted from its serial part, then measured.
 
-    python -m fastgen_course.runtimes.scale_records [rates|shards|memory]
+    python -m fastgen_course.runtimes.scale_records [rates|shards|memory|kill]
 
-All three take about eight minutes on a machine with two idle cores. `rates` takes turns, round by
+All four take about ten minutes on a machine with two idle cores. `rates` takes turns, round by
 round: a plain one-thread loop, two such loops side by side (what the machine itself can give), the
 driver's own work with nothing drawn (the serial part), one worker, two workers. `shards` varies the
 pictures a file. `memory` draws 1,000 and then 100,000 pictures and watches driver and workers.
+`kill` ends a worker half way and compares every picture with a plain loop's. Without a name, parts
+that this machine has recorded for these weights are left as they are: a run that was interrupted
+goes on with the next part.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import psutil
-import torch
-
-from fastgen_course.datasets.scenes import captions_of, draw_labels
-from fastgen_course.runtimes.prompts import PromptFile
-from fastgen_course.runtimes.samplers import load_sampler
-from fastgen_course.runtimes.shards import Job, plan
-from fastgen_course.runtimes.workers import Drawn, WorkerPool
-from fastgen_course.timing import measure_once, record
+from fastgen_course.runtimes.samplers import weights_hash
+from fastgen_course.runtimes.scale_bench import (
+    Sizes,
+    measure_kill,
+    measure_memory,
+    measure_rates,
+    measure_shards,
+)
+from fastgen_course.timing import all_results, describe_machine, record
 from fastgen_course.timing.thread_experiment import cores_taken
 from fastgen_course.timing.threads import core_count
 
 COMMAND = "python -m fastgen_course.runtimes.scale_records"
-SHARDS = (64, 128, 256, 512, 1024, 2048)
-PROMPTS = 1000  # captions in the file; they repeat
-Rates = dict[str, list[float]]  # milliseconds a run, one a round, by way
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is drawn: `images` a run, `rounds` of them; `few` and `many` where memory is asked.
-
-    `batch` and `shard` are those of a `Job`; `shards` are the sizes that are tried.
-    """
-
-    images: int = 8192
-    rounds: int = 5
-    batch: int = 64
-    shard: int = 512
-    shards: tuple[int, ...] = SHARDS
-    few: int = 1000
-    many: int = 100_000
 
 
 def amdahl(serial_share: float, workers: int) -> float:
@@ -72,135 +49,6 @@ def effective_serial_share(speedup: float, workers: int) -> float:
     memory, idle workers at the end, Ray's own processes on the same cores. Negative above p.
     """
     return (1.0 / speedup - 1.0 / workers) / (1.0 - 1.0 / workers)
-
-
-class _Bench:
-    """Workers, plain loops and a prompt file, ready to be timed."""
-
-    def __init__(self, model: str, sizes: Sizes, folder: Path) -> None:
-        self.model, self.sizes, self.folder = model, sizes, folder
-        self.prompts = folder / "prompts.txt"
-        labels = draw_labels(PROMPTS, torch.Generator().manual_seed(0))
-        self.prompts.write_text("\n".join(captions_of(labels)), encoding="utf-8")
-        self.source = PromptFile(self.prompts)
-        self.pool = WorkerPool(2, model)
-
-    def ray(
-        self,
-        workers: int = 2,
-        *,
-        dry: bool = False,
-        images: int | None = None,
-        shard: int | None = None,
-        on_shard: Callable[[Drawn], None] = lambda drawn: None,
-    ) -> float:
-        """Milliseconds of one run on Ray, from reading the prompt file to the last shard."""
-        sizes, out = self.sizes, self.folder / "out"
-        count, size = images or sizes.images, shard or sizes.shard
-        out.mkdir()
-
-        def run() -> None:
-            source = PromptFile(self.prompts)
-            job = Job(self.model, None, source.sha256, count, 0, sizes.batch, size)
-            shards = plan(job, source.captions())
-            self.pool.draw(job, shards, out, on_shard, only=workers, dry=dry)
-
-        try:
-            return measure_once(run, device="cpu")[0]
-        finally:
-            shutil.rmtree(out)
-
-    def loops(self, processes: ProcessPoolExecutor, count: int) -> float:
-        """Milliseconds until `count` plain loops side by side, in processes of their own, are done.
-
-        Each draws all the pictures of a run and writes nothing.
-        """
-        sizes = self.sizes
-        jobs = [
-            processes.submit(plain_loop, self.model, self.prompts, sizes.images, sizes.batch)
-            for _ in range(count)
-        ]
-        return max(job.result() for job in jobs)
-
-
-def plain_loop(model: str, prompts: Path, images: int, batch: int) -> float:
-    """Milliseconds of a one-thread loop that draws and does nothing else."""
-    torch.set_num_threads(1)
-    sample, captions = _sampler(model), PromptFile(prompts).captions()
-    batches = [
-        [next(captions) for _ in range(min(batch, images - start))]
-        for start in range(0, images, batch)
-    ]
-    sample(batches[0], torch.Generator().manual_seed(0))  # warm
-
-    def loop() -> None:
-        with torch.inference_mode():
-            for number, part in enumerate(batches):
-                sample(part, torch.Generator().manual_seed(number))
-
-    return measure_once(loop, device="cpu")[0]
-
-
-_sampler = lru_cache(maxsize=1)(load_sampler)
-
-
-@contextmanager
-def _bench(model: str, sizes: Sizes) -> Iterator[_Bench]:
-    with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(model, sizes, Path(folder))
-        with bench.pool:
-            bench.ray(images=2 * sizes.shard)  # warm
-            yield bench
-
-
-def measure_rates(model: str, sizes: Sizes) -> tuple[Rates, float]:
-    """Milliseconds of every way, one a round, in rotating order; and of starting the workers."""
-    with (
-        _bench(model, sizes) as bench,
-        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as processes,
-    ):
-        ways: Mapping[str, Callable[[], float]] = {
-            "loop": lambda: bench.loops(processes, 1),
-            "two_loops": lambda: bench.loops(processes, 2),
-            "serial": lambda: bench.ray(1, dry=True),
-            "one_worker": lambda: bench.ray(1),
-            "two_workers": lambda: bench.ray(2),
-        }
-        return _in_turn(ways, sizes.rounds), bench.pool.start_ms
-
-
-def measure_shards(model: str, sizes: Sizes) -> Rates:
-    """Milliseconds of two workers with each shard size ("64", "128", ...), one a round."""
-    with _bench(model, sizes) as bench:
-        ways = {str(size): lambda size=size: bench.ray(shard=size) for size in sizes.shards}
-        return _in_turn(ways, sizes.rounds)
-
-
-def measure_memory(model: str, sizes: Sizes) -> dict[str, float]:
-    """The largest resident MB of "driver" and "worker" while few and then many pictures are drawn.
-
-    Keys: driver_few, worker_few, driver_many, worker_many. The same processes draw both.
-    """
-    peaks: dict[str, float] = {}
-    with _bench(model, sizes) as bench:
-        for name, images in (("few", sizes.few), ("many", sizes.many)):
-
-            def watch(drawn: Drawn, name: str = name) -> None:
-                for who, pid in (("driver", None), ("worker", drawn.pid)):
-                    held = psutil.Process(pid).memory_info().rss / 1e6
-                    peaks[f"{who}_{name}"] = max(held, peaks.get(f"{who}_{name}", 0.0))
-
-            bench.ray(images=images, on_shard=watch)
-    return peaks
-
-
-def _in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> Rates:
-    times: Rates = {way: [] for way in ways}
-    for turn in range(rounds):
-        order = list(ways)[turn % len(ways) :] + list(ways)[: turn % len(ways)]
-        for way in order:
-            times[way].append(ways[way]())
-    return times
 
 
 # --- records ------------------------------------------------------------------------------------
@@ -305,17 +153,50 @@ def memory_rows(model: str, sizes: Sizes) -> list[Row]:
     return entries
 
 
+def kill_rows(model: str, sizes: Sizes) -> list[Row]:
+    """Pictures lost, doubled and changed by a worker that was killed; its shards as a timeline.
+
+    `timeline` holds [shard, worker (from 0, as they appear), images, began, ended], in seconds
+    since the first shard began; `killed_at_seconds` is on the same clock.
+    """
+    killed = measure_kill(model, sizes)
+    start = min(drawn.began for drawn in killed.shards)
+    pids = list(dict.fromkeys(drawn.pid for drawn in killed.shards))
+    timeline = [
+        [d.index, pids.index(d.pid), d.images, round(d.began - start, 4), round(d.ended - start, 4)]
+        for d in killed.shards
+    ]
+    extra = {"base": model, "batch": sizes.batch, "shard": sizes.kill_shard}
+    extra |= {"images": sizes.images, "workers_lost": killed.report.workers_lost}
+    shown = {"timeline": timeline, "killed_at_seconds": round(killed.killed_at - start, 4)}
+    return [
+        _row("killed_images_lost", [killed.lost], "images", "kill", **extra, **shown),
+        _row("killed_images_doubled", [killed.doubled], "images", "kill", **extra),
+        _row("killed_images_changed", [killed.changed], "images", "kill", **extra),
+    ]
+
+
 PARTS: dict[str, Callable[[str, Sizes], list[Row]]] = {
     "rates": rates_rows,
     "shards": shards_rows,
     "memory": memory_rows,
+    "kill": kill_rows,
 }
+
+
+def is_recorded(part: str, model: str) -> bool:
+    """Whether this machine has recorded the part for the weights that are shipped now."""
+    rows = [row for row in all_results("distributed") if row.command == f"{COMMAND} {part}"]
+    here = {"weights": weights_hash(model)[:12], "machine": describe_machine()}
+    return bool(rows) and all(
+        {"weights": row.extra.get("weights"), "machine": row.machine} == here for row in rows
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and record; refuses a machine that is not idle or has one core, but for a trial."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; without one, all")
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; without one, those missing")
     parser.add_argument("--model", default="generator_base", help="shipped weights that draw")
     parser.add_argument("--tiny", action="store_true", help="a trial in small sizes, not recorded")
     options = parser.parse_args(arguments)
@@ -331,12 +212,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
-    sizes = Sizes(32, 2, 4, 8, (4, 16), 16, 64) if options.tiny else Sizes()
-    for part in options.parts or PARTS:
+    sizes = Sizes(32, 2, 4, 8, (4, 16), 16, 64, 4) if options.tiny else Sizes()
+    missing = [p for p in PARTS if options.tiny or not is_recorded(p, options.model)]
+    for part in options.parts or missing:
         for row in PARTS[part](options.model, sizes):
             print(row, flush=True)
             if not options.tiny:
-                row.record()
+                weights = weights_hash(options.model)[:12]
+                replace(row, extra={**row.extra, "weights": weights}).record()
+    if len(missing) < len(PARTS) and not options.parts:
+        kept = ", ".join(part for part in PARTS if part not in missing)
+        print(f"recorded before and left as it is: {kept}; name a part to measure it again")
     return 0
 
 

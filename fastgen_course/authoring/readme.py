@@ -33,6 +33,16 @@ FIGURES = {
     "judge.garment_accuracy": "the reporting judge: garment found in real test images",
     "gan_digits.live_accuracy": "the digit GAN after its live minute: digit found",
     "vae.elbo_gap_error": "the ELBO's gap against the exact posterior KL",
+    "tokens.fid": "real test images through 49 image tokens: FID",
+    "text_to_image.exact_accuracy": "the language model that draws: every attribute found",
+    "text_to_image.fid": "the language model that draws: FID",
+    "text_to_image.gan_over_gpt_batch1_speedup": "GENERATOR_BASE against it, one picture",
+    "text_to_image.free_wording_accuracy": "a request in free words, drawn: every attribute found",
+    "masked.exact_accuracy": "the masked model: every attribute found",
+    "edit.changed": "an edit by words: the change is made",
+    "edit.silhouette_iou": "overlap of the edited garment with the exact target",
+    "edit.silhouette_iou_redraw": "the same when the picture is drawn again",
+    "language_edit.exact": "edit requests in free words, understood",
 }
 
 

@@ -45,6 +45,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "flow_guided": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "flow_reflow": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "flow_student": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
+    "generator_int8": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
+    "generator_int4": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_refined": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),

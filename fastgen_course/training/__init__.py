@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 # name of the weights: (module, function). The function takes the name and `quiet`, trains (resuming
-# a killed run), ships the checkpoint and returns its card.
+# a killed run), ships the checkpoint and returns its card. The module is one of this room, or names
+# its own room, as "compression.qat" does.
 TRAINERS: dict[str, tuple[str, str]] = {
     "judge_train": ("judges", "train_judge"),
     "judge_report": ("judges", "train_judge"),
@@ -31,6 +32,8 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "vae_digits": ("vae", "train_shipped_vae"),
     "vae_fashion": ("vae", "train_shipped_vae"),
     "vae_refined": ("vae_refined", "train_vae_refined"),
+    "generator_int8": ("compression.qat", "train_quantized"),
+    "generator_int4": ("compression.qat", "train_quantized"),
 }
 
 
@@ -39,7 +42,8 @@ def trainer(name: str) -> Callable[..., dict[str, Any]]:
     if name not in TRAINERS:
         raise ValueError(f"there is no training {name!r}; choose from {', '.join(TRAINERS)}.")
     module, function = TRAINERS[name]
-    return getattr(importlib.import_module(f"fastgen_course.training.{module}"), function)
+    place = module if "." in module else f"training.{module}"
+    return getattr(importlib.import_module(f"fastgen_course.{place}"), function)
 
 
 def train(name: str, *, quiet: bool = False) -> dict[str, Any]:

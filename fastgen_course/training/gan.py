@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fastgen_course.checkpoints import load_model
 from fastgen_course.datasets.scenes import scene_batches
@@ -52,12 +53,15 @@ class GANTrainer:
         config: GeneratorConfig = GENERATOR_BASE,
         recipe: GANRecipe = GAN_RECIPE,
         judge: SlotJudge | None = None,
+        model: nn.Module | None = None,
     ) -> None:
+        """`model`: what to train on; None begins with fresh weights of `config`."""
         self.name, self.recipe = name, recipe
         self.judge = (judge or load_model("judge_train")).to(memory_format=torch.channels_last)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)  # layer initialisation draws from the global generator
-            self.model = Generator(config).to(memory_format=torch.channels_last)
+            model = Generator(config) if model is None else model
+            self.model = model.to(memory_format=torch.channels_last)
             self.discriminator = ProjectedDiscriminator(
                 self.judge.config.channels, self.judge.config.features, pack=recipe.pack
             ).to(memory_format=torch.channels_last)
@@ -83,11 +87,17 @@ class GANTrainer:
         shape = (self.recipe.batch, self.model.config.noise)
         return torch.randn(shape, generator=self.generator)
 
+    def rates(self, index: int) -> tuple[float, float]:
+        """Learning rates of generator and discriminator at a step."""
+        factor = cosine_with_warmup(index, self.recipe.steps)
+        return self.recipe.generator_rate * factor, self.recipe.discriminator_rate * factor
+
     def step(self, index: int) -> dict[str, float]:
         """One update of the discriminator (hinge loss), one of the generator."""
-        factor = cosine_with_warmup(index, self.recipe.steps)
-        set_rate(self.g_optimiser, self.recipe.generator_rate * factor)
-        set_rate(self.d_optimiser, self.recipe.discriminator_rate * factor)
+        for optimiser, rate in zip(
+            (self.g_optimiser, self.d_optimiser), self.rates(index), strict=True
+        ):
+            set_rate(optimiser, rate)
         self.model.train()
         self.discriminator.train()
         real = next(self.batches)

@@ -1,0 +1,1 @@
+"""Smaller and faster without another network: quantization, pruning, distillation."""

@@ -1,0 +1,156 @@
+"""Quantisation-aware training: the GAN goes on for a while with its numbers on the grid.
+
+    python -m fastgen_course train generator_int8      (and generator_int4)
+
+The loss is the GAN's own. GENERATOR_BASE's discriminator was not kept, so a fresh one gets a head
+start while the generator's rate is 0; the same finetuning of an unquantised copy is the control.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastgen_course.checkpoints import load_model
+from fastgen_course.compression.affine import QuantizationError
+from fastgen_course.compression.folding import FoldedGenerator, fold
+from fastgen_course.compression.packed import pack
+from fastgen_course.compression.quantized import (
+    QuantizedGenerator,
+    calibration_batches,
+    quantize_generator,
+)
+from fastgen_course.models.generator import Generator
+from fastgen_course.models.judges import SlotJudge
+from fastgen_course.training.gan import GANRecipe, GANTrainer
+from fastgen_course.training.loop import cosine_with_warmup
+from fastgen_course.training.shipping import ship
+
+START = "generator_base"
+
+
+@dataclass(frozen=True)
+class QATRecipe(GANRecipe):
+    """How a quantised generator is finetuned: `GANRecipe`'s fields, and
+
+    Attributes:
+        weight_bits, activation_bits: 2 to 16; both None finetunes an unquantised copy, the control.
+        head_start: updates of the discriminator alone, counted in `steps`.
+        pictures: calibration pictures.
+    """
+
+    steps: int = 1400
+    generator_rate: float = 2e-4
+    average: float = 0.995
+    seed: int = 31
+    weight_bits: int | None = 8
+    activation_bits: int | None = 8
+    head_start: int = 200
+    pictures: int = 512
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.head_start < self.steps:
+            raise QuantizationError(
+                f"head_start must be from 0 to {self.steps - 1} (below steps), "
+                f"got {self.head_start}."
+            )
+
+
+# 7 bits of weight: without VNNI a processor adds pairs of products in 16 bits (pair_sum_fits).
+QAT_RECIPES: dict[str, QATRecipe] = {
+    "generator_int8": QATRecipe(weight_bits=7),
+    "generator_int4": QATRecipe(weight_bits=4),
+}
+CONTROL = QATRecipe(weight_bits=None, activation_bits=None)
+
+
+class QATTrainer(GANTrainer):
+    """`GANTrainer` on a quantised network that begins with trained weights."""
+
+    def __init__(
+        self,
+        name: str,
+        recipe: QATRecipe,
+        generator: Generator | FoldedGenerator | None = None,
+        judge: SlotJudge | None = None,
+    ) -> None:
+        generator = load_model(START) if generator is None else generator
+        super().__init__(name, recipe=recipe, judge=judge, model=start_network(generator, recipe))
+
+    def rates(self, index: int) -> tuple[float, float]:
+        """The discriminator alone at first; then both rates fall along half a cosine."""
+        recipe = self.recipe
+        if index < recipe.head_start:
+            return 0.0, recipe.discriminator_rate * min(1.0, (index + 1) / 100)
+        left = index - recipe.head_start, recipe.steps - recipe.head_start
+        return (
+            recipe.generator_rate * cosine_with_warmup(*left),
+            recipe.discriminator_rate * cosine_with_warmup(*left, warmup=1),
+        )
+
+    def run(self, quiet: bool = False) -> nn.Module:
+        """Train to the end, going on where a killed run stopped; returns the running average."""
+        self.training.resume()
+
+        def report(step: int) -> None:
+            if step % 200 == 0 and not quiet:
+                recent = {k: round(v[-1], 3) for k, v in self.training.history.items()}
+                print(self.name, f"{self.training.seconds:.0f} s", recent, flush=True)
+
+        self.training.run(self.step, quiet=quiet, on_log=report)
+        return self.average.model.eval()
+
+
+def start_network(generator: Generator | FoldedGenerator, recipe: QATRecipe) -> nn.Module:
+    """What QAT begins with: the calibrated network, ready to learn, or an unquantised copy."""
+    if recipe.weight_bits is None and recipe.activation_bits is None:
+        folded = fold(generator) if isinstance(generator, Generator) else generator
+        return folded.requires_grad_(True)
+    batches = calibration_batches(generator.config, recipe.pictures)
+    network = quantize_generator(
+        generator,
+        batches=batches,
+        weight_bits=recipe.weight_bits,
+        activation_bits=recipe.activation_bits,
+    )
+    return network.requires_grad_(True)
+
+
+def train_quantized(name: str, quiet: bool = False) -> dict[str, Any]:
+    """Finetune `generator_int8` or `generator_int4` and ship it as integers; returns its card."""
+    if name not in QAT_RECIPES:
+        raise QuantizationError(f"name must be one of {', '.join(QAT_RECIPES)}, got {name!r}.")
+    recipe = QAT_RECIPES[name]
+    trainer = QATTrainer(name, recipe)
+    network = trainer.run(quiet)
+    return ship(
+        name,
+        pack(network),
+        trainer.training,
+        recipe,
+        lambda: {f"judge_train_{k}": v for k, v in trainer.check(5000).items()},
+    )
+
+
+def control_network(quiet: bool = False) -> FoldedGenerator:
+    """The unquantised generator after the same finetuning; kept in `data/runs`, not shipped.
+
+    A finished run comes back at once: what is saved at its end is its last state.
+    """
+    trainer = QATTrainer("generator_control", CONTROL)
+    network = trainer.run(quiet)
+    trainer.training.save()
+    return network.requires_grad_(False)
+
+
+def parameters_moved(before: QuantizedGenerator, after: QuantizedGenerator) -> float:
+    """The share of weights whose integer is another one after the training."""
+    changed = total = 0
+    with torch.no_grad():
+        for (_, a), (_, b) in zip(before.layers(), after.layers(), strict=True):
+            changed += int((a.weight_integers() != b.weight_integers()).sum())
+            total += a.layer.weight.numel()
+    return changed / total

@@ -19,7 +19,7 @@ from fastgen_course.metrics.accuracy import Accuracies, summarise
 from fastgen_course.models.gpt import GPT, GPT_SIZES
 from fastgen_course.models.tokenizer import Tokenizer
 from fastgen_course.sampling.gpt import GPT_SAMPLING, draw_images
-from fastgen_course.timing import measure, record, result
+from fastgen_course.timing import record, result
 from fastgen_course.training.gpt import SHIPPED, GPTRecipe, gpt_metrics, train_gpt
 
 COMMAND = "python -m fastgen_course.training.gpt_records sweep"
@@ -28,7 +28,7 @@ PROMPTS = 2000
 SWEEP = ("gpt_xs", "gpt_s", "gpt_m")
 SWEEP_SEEDS = (0, 1, 2)
 Settings = dict[str, float | int]
-_UNITS = {"parameters": "weights", "draw_nats": "nats", "describe_nats": "nats", "batch1_ms": "ms"}
+_UNITS = {"parameters": "weights", "draw_nats": "nats", "describe_nats": "nats"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SweepPoint:
 
     Nats a token on test scenes (`draw_nats`, `describe_nats`); `exact_accuracy` over PROMPTS
     captions and three seeds by `judge_report`, `exact_accuracy_judge_train` by the judge that may
-    choose; milliseconds a picture at batch 1 on one thread.
+    choose.
     """
 
     parameters: float
@@ -45,7 +45,6 @@ class SweepPoint:
     describe_nats: float
     exact_accuracy: float
     exact_accuracy_judge_train: float
-    batch1_ms: float
 
 
 def draw_prompts(
@@ -107,7 +106,6 @@ def record_sweep(
             draw_prompts(model, tokenizer, n, seed, dict(GPT_SAMPLING)) for seed in SWEEP_SEEDS
         ]
         scores, chosen = (accuracies_by(judge, drawings) for judge in (report, choose))
-        timing = measure(lambda m=model: _one(m, tokenizer), threads=1, device="cpu")
         nats = gpt_metrics(model, tokenizer, n=n)
         point = SweepPoint(
             parameters=sum(p.numel() for p in model.parameters()),
@@ -115,12 +113,10 @@ def record_sweep(
             describe_nats=nats["test_describe_nats"],
             exact_accuracy=scores.exact.value,
             exact_accuracy_judge_train=chosen.exact.value,
-            batch1_ms=timing.median_ms,
         )
         spreads = {
             "exact_accuracy": (scores.exact.low, scores.exact.high),
             "exact_accuracy_judge_train": (chosen.exact.low, chosen.exact.high),
-            "batch1_ms": (min(timing.times_ms), max(timing.p90_ms, timing.median_ms)),
         }
         for quantity, value in asdict(point).items():
             record(
@@ -135,10 +131,6 @@ def record_sweep(
                 rewarded=recipe.rewarded,
                 tokenizer=tokenizer_id,
                 training_minutes=minutes,
-                batch=1,
-                threads=1,
-                dtype="float32",
-                runtime="eager, cached",
             )
         if training is not None:
             training.finish()
@@ -175,11 +167,6 @@ def recorded_choice() -> str:
     rows = [result(f"gpt_sweep.exact_accuracy_judge_train.{size}") for size in SWEEP]
     halfwidth = max((row.spread[1] - row.spread[0]) / 2 for row in rows)
     return smallest_within_noise(recorded_sweep(), halfwidth)
-
-
-def _one(model: GPT, tokenizer: Tokenizer) -> Tensor:
-    words, noise = drawing_inputs(1, model.config.image_tokens)
-    return draw_images(model, tokenizer, words, noise)
 
 
 def recorded(kind: type, pattern: str) -> Any:

@@ -29,6 +29,7 @@ NOTEBOOKS: dict[str, str] = {
     "fast": "07_fast_sampling",
     "flow": "08_flow",
     "hardware": "09_hardware",
+    "quantization": "12_quantization",
     "scale": "14_scale_out",
 }
 

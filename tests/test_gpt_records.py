@@ -111,7 +111,7 @@ _NATS = {"test_draw_nats": 3.0, "test_describe_nats": 0.5}
 
 def _swept(**accuracies: float) -> dict[str, SweepPoint]:
     sizes = {"gpt_xs": 1e5, "gpt_s": 4e5, "gpt_m": 1e6, "gpt_l": 3e6}
-    return {k: SweepPoint(sizes[k], 3.0, 0.5, 0.0, v, 1.0) for k, v in accuracies.items()}
+    return {k: SweepPoint(sizes[k], 3.0, 0.5, 0.0, v) for k, v in accuracies.items()}
 
 
 def test_the_choice_is_the_smallest_size_that_noise_cannot_tell_from_the_best():

@@ -89,11 +89,20 @@ def _to_integers(network: nn.Module, state: dict[str, Tensor], prefix: str, _met
         )
         # float64 stays as it is in a checkpoint, where float32 is halved.
         state[f"{prefix}{name}.scale"] = scale.double()
+    for part in _shared(network):  # stem and modulation read one tensor on one grid
+        del state[f"{prefix}stem.input.{part}"]
+
+
+def _shared(network: nn.Module) -> tuple[str, ...]:
+    return tuple(network.stem.input.state_dict())
 
 
 def _from_integers(
     network: nn.Module, state: dict[str, Tensor], prefix: str, *_unused: Any
 ) -> None:
+    for part in _shared(network):
+        if f"{prefix}modulation.input.{part}" in state:
+            state[f"{prefix}stem.input.{part}"] = state[f"{prefix}modulation.input.{part}"]
     for name, layer in network.layers():
         if f"{prefix}{name}.integers" not in state:
             continue  # load_state_dict names what is missing

@@ -73,14 +73,18 @@ def speed_rows(batch: int) -> list[SpeedRow]:
 
 
 def _row_fid(name: str) -> float | None:
-    """FID of a row: GENERATOR_BASE's, the shipped int8 network's, or its own if scored."""
-    source = "base" if name in FLOAT else name
+    """FID of a row: its own if scored, else the shipped int8 network's or GENERATOR_BASE's."""
+    sources = [name]
     if name in EXACT or name == "int8_rounded":
-        source = SHIPPED
-    try:
-        return fid_of(source)
-    except ResultError:
-        return None
+        sources.append(SHIPPED)
+    if name in FLOAT:
+        sources = ["base"]
+    for source in sources:
+        try:
+            return fid_of(source)
+        except ResultError:
+            continue
+    return None
 
 
 def refused_rows(batch: int) -> dict[str, str]:

@@ -96,13 +96,14 @@ class BitSlider(widgets.VBox):
 
     def __init__(self, samples: QuantizedSamples) -> None:
         self.samples = samples
-        options = [("float32" if b is None else f"{b} bits", b) for b in BITS]
+        # 0 stands for float32: to a slider None means that nothing is chosen.
+        options = [("float32" if b is None else f"{b} bits", b or 0) for b in BITS]
         wide = {"layout": widgets.Layout(width="26em"), "continuous_update": False}
         self.weights = widgets.SelectionSlider(
             options=options, value=8, description="weights", **wide
         )
         self.activations = widgets.SelectionSlider(
-            options=options, value=None, description="activations", **wide
+            options=options, value=0, description="activations", **wide
         )
         self.per_channel = widgets.Checkbox(value=True, description="a grid for each channel")
         self.picture = widgets.Image(format="png", width=540)
@@ -117,7 +118,7 @@ class BitSlider(widgets.VBox):
         """Draw under the sliders' settings."""
         try:
             images, count = self.samples.draw(
-                self.weights.value, self.activations.value, self.per_channel.value
+                self.weights.value or None, self.activations.value or None, self.per_channel.value
             )
         except ValueError as error:
             self.status.value = error_html(error)

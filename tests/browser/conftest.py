@@ -10,16 +10,26 @@ from tests.helpers_notebooks import good_notebook, write
 
 
 @pytest.fixture(scope="module")
-def lab(request, tmp_path_factory):
-    """JupyterLab with a notebook for each of the test module's WIDGETS, and a browser."""
+def folder(tmp_path_factory):
+    """Where the notebooks lie, and what their kernels write."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
+@pytest.fixture(scope="module")
+def lab(request, folder, tmp_path_factory):
+    """JupyterLab with a notebook for each of the test module's WIDGETS, and a browser.
+
+    A widget is one cell's code, or several cells'; BROWSER_FLAGS, where a module has them, are
+    Chromium's.
+    """
     executable = require_chromium()
-    folder, home = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("home")
     for name, code in request.module.WIDGETS.items():
-        write(folder / f"{name}.ipynb", good_notebook(code, executed=False))
+        cells = [code] if isinstance(code, str) else code
+        write(folder / f"{name}.ipynb", good_notebook(*cells, executed=False))
     with (
-        jupyter_lab(folder, home) as address,
+        jupyter_lab(folder, tmp_path_factory.mktemp("home")) as address,
         sync_playwright() as playwright,
-        launch(playwright, executable) as browser,
+        launch(playwright, executable, *getattr(request.module, "BROWSER_FLAGS", ())) as browser,
     ):
         yield address, browser
 

@@ -117,9 +117,10 @@ def _wait_until_up(status: str, server: subprocess.Popen, log: Path) -> None:
     raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
 
 
-def launch(playwright: Playwright, executable: str) -> Browser:
-    """Headless Chromium that can resolve no name but reach 127.0.0.1."""
-    return playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
+def launch(playwright: Playwright, executable: str, *flags: str) -> Browser:
+    """Headless Chromium that can resolve no name but reach 127.0.0.1; `flags` are added."""
+    arguments = [*FLAGS, *flags]
+    return playwright.chromium.launch(executable_path=executable, headless=True, args=arguments)
 
 
 class LabPage:
@@ -138,6 +139,15 @@ class LabPage:
     def open(self, address: str) -> None:
         """Open a notebook and wait until its kernel is connected and idle."""
         self.page.goto(address, wait_until="commit")
+        self._wait_until_idle()
+
+    def save_and_reload(self) -> None:
+        """Save the notebook, load the page again, and wait for its kernel as `open` does."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        self.page.reload(wait_until="commit")
+        self._wait_until_idle()
+
+    def _wait_until_idle(self) -> None:
         self.page.wait_for_function(
             """() => {
                 const context = window.jupyterapp?.shell?.currentWidget?.sessionContext;

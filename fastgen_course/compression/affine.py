@@ -103,8 +103,13 @@ def make_grid(low: Tensor | float, high: Tensor | float, scheme: Scheme) -> Grid
 
 
 def _positive(scale: Tensor) -> Tensor:
-    """A range of nothing but 0 gets the scale 1: any would do, and 0 / 0 would not."""
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+    """A range of nothing but 0 gets the scale 1: any would do, and 0 / 0 would not.
+
+    A scale below the smallest normal number is raised to it: it has too few digits left to
+    reach the range's ends.
+    """
+    least = torch.finfo(scale.dtype).tiny
+    return torch.where(scale > 0, scale.clamp(min=least), torch.ones_like(scale))
 
 
 def grid_of(x: Tensor, scheme: Scheme) -> Grid:

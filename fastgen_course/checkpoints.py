@@ -38,6 +38,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "gpt_draft": ("fastgen_course.models.gpt", "GPT", "TransformerConfig"),
     "gpt_16": ("fastgen_course.models.gpt", "GPT", "TransformerConfig"),
     "masked": ("fastgen_course.models.masked", "MaskedModel", "MaskedConfig"),
+    "masked_groups": ("fastgen_course.models.masked", "MaskedModel", "MaskedConfig"),
     "edit_lora": ("fastgen_course.language.lora", "Adapter", "LoRAConfig"),
     "editor": ("fastgen_course.models.editor", "Editor", "EditorConfig"),
     "flow": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),

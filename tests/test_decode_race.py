@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fastgen_course.models.tokenizer import Tokenizer, TokenizerConfig
-from fastgen_course.sampling.fast import Step
+from fastgen_course.sampling.drawing import Step
 from fastgen_course.training.fast_records import Run
 from fastgen_course.widgets.decode_race import (
     CELL,

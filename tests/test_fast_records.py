@@ -14,8 +14,10 @@ from fastgen_course.models.masked import MaskedConfig, MaskedModel
 from fastgen_course.models.tokenizer import Tokenizer, TokenizerConfig
 from fastgen_course.sampling.masked import MASKED_SAMPLING
 from fastgen_course.timing import all_results, result
-from fastgen_course.training import fast_records
-from fastgen_course.training.fast_records import METHODS, Models, main
+from fastgen_course.training import fast_methods, fast_records
+from fastgen_course.training.fast_methods import METHODS, Models
+from fastgen_course.training.fast_records import main
+from fastgen_course.training.masked_scores import MaskedPoint
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,8 @@ def models():
     torch.manual_seed(0)
     config = replace(GPT_SIZES["gpt_xs"], width=16, layers=1, heads=2, codes=64)
     tokenizer = Tokenizer(TokenizerConfig(codes=64, dim=4, width=12, deep=12)).eval()
-    masked = MaskedModel(MaskedConfig(width=16, layers=1, heads=2, codes=64)).eval()
-    return Models(GPT(config).eval(), GPT(config).eval(), masked, tokenizer)
+    masked = [MaskedModel(MaskedConfig(width=16, layers=1, heads=2, codes=64)) for _ in range(2)]
+    return Models(GPT(config).eval(), GPT(config).eval(), *(m.eval() for m in masked), tokenizer)
 
 
 @pytest.fixture
@@ -79,13 +81,48 @@ def test_quality_is_of_the_lossy_methods_and_goes_on_after_a_kill(models, folder
     assert capsys.readouterr().out.count("is recorded already") == len(lossy) + 1
 
 
-def test_speed_is_recorded_against_the_cached_loop(models, folder):
-    fast_records.record_speed(models, batches=(2,), seconds=1.0)
+@pytest.fixture
+def quality(monkeypatch):
+    """Exact accuracies as if recorded: the wavefronts lose little, the masked steps a lot."""
+    exact = dict.fromkeys(METHODS, 0.7)
+    exact.update(cached=0.9, wavefront3=0.895, wavefront2=0.891, wavefront1=0.889)
+
+    def recorded(name):
+        return MaskedPoint(exact[name], 30.0, 0.8, 0.8)
+
+    monkeypatch.setattr(fast_records, "recorded_quality", recorded)
+    return exact
+
+
+def test_the_best_parallel_method_is_the_fewest_forwards_within_a_point(models, folder, quality):
+    fast_records.record_costs(models, n=2)
+    assert fast_records.best_parallel() == "wavefront2"
+    quality["groups4"] = 0.91  # better than the language model, and fewer forwards
+    assert fast_records.best_parallel() == "groups4"
+    quality.update({name: 0.5 for name in METHODS if name != "cached"})
+    with pytest.raises(ValueError, match="no parallel method is within 1%"):
+        fast_records.best_parallel()
+
+
+def test_speed_is_recorded_in_both_forms_and_its_ratios_against_the_plain_loop(
+    models, folder, quality
+):
+    fast_records.record_costs(models, n=2)
+    fast_records.record_speed(models, seconds=1.0)
     for name in METHODS:
-        row = result(f"fast.batch2_ms.{name}")
-        assert row.unit == "ms" and row.value > 0
-    plain = result("fast.over_cached_batch2_speedup.plain")
-    assert plain.value < 1 and plain.spread[0] <= plain.value <= plain.spread[1]
+        for label in (f"batch1_ms.{name}", f"batch1_ms.{name}_written", f"batch64_ms.{name}"):
+            row = result(f"fast.{label}")
+            assert row.unit == "ms" and row.value > 0
+    for name, (fast_one, slow) in {
+        "kv_cache": ("cached_written", "plain"),
+        "parallel_written": ("wavefront2_written", "plain_written"),
+    }.items():
+        row = result(f"sampling.{name}_speedup")
+        assert row.spread[0] <= row.value <= row.spread[1]
+        fast_ms, slow_ms = (float(result(f"fast.batch1_ms.{k}")) for k in (fast_one, slow))
+        assert row.value == pytest.approx(slow_ms / fast_ms, rel=0.3)
+    drop = result("sampling.parallel_exact_accuracy_drop")
+    assert drop.value == pytest.approx(0.9 - 0.891)
 
 
 def test_the_race_is_written_and_read_back(models, folder):
@@ -101,7 +138,7 @@ def test_the_race_is_written_and_read_back(models, folder):
 
 
 def test_guidance_is_refused_rather_than_left_aside(models, monkeypatch):
-    monkeypatch.setattr(fast_records, "GPT_SAMPLING", {"temperature": 1.0, "guidance": 2.0})
+    monkeypatch.setattr(fast_methods, "GPT_SAMPLING", {"temperature": 1.0, "guidance": 2.0})
     with pytest.raises(ValueError, match="without guidance"):
         METHODS["cached"](models, ["a red boot"])
 

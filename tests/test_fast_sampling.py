@@ -9,7 +9,7 @@ from scipy.stats import chi2
 
 from fastgen_course.datasets.captions import CaptionError
 from fastgen_course.models.gpt import GPT, GPT_SIZES
-from fastgen_course.sampling import fast
+from fastgen_course.sampling import fast, speculative
 from fastgen_course.sampling.gpt import sample_gpt, token_log_likelihoods
 
 CAPTIONS = ["a red boot", "a small green bag on a white background", "a blue coat"]
@@ -91,7 +91,7 @@ def chi_square_p(tokens, model, settings):
             ],
             1,
         )
-        shares.append(fast.distribution(logits, **settings).gather(1, every[:, place, None]))
+        shares.append(speculative.distribution(logits, **settings).gather(1, every[:, place, None]))
     exact = torch.cat(shares, 1).prod(1).double()
     assert exact.sum().item() == pytest.approx(1, abs=1e-5)
     counts = torch.bincount((tokens * 3 ** torch.arange(3, -1, -1)).sum(1), minlength=81).double()
@@ -107,10 +107,12 @@ def chi_square_p(tokens, model, settings):
 
 METHODS = {
     "cached": fast.draw_cached,
-    "speculative": lambda *a, **k: fast.draw_speculative(*a, draft=toy(9), guesses=2, **k),
-    "speculative_long": lambda *a, **k: fast.draw_speculative(*a, draft=toy(9), guesses=6, **k),
-    "jacobi": lambda *a, **k: fast.draw_jacobi(*a, window=3, **k),
-    "jacobi_wide": lambda *a, **k: fast.draw_jacobi(*a, window=7, **k),
+    "speculative": lambda *a, **k: speculative.draw_speculative(*a, draft=toy(9), guesses=2, **k),
+    "speculative_long": lambda *a, **k: speculative.draw_speculative(
+        *a, draft=toy(9), guesses=6, **k
+    ),
+    "jacobi": lambda *a, **k: speculative.draw_jacobi(*a, window=3, **k),
+    "jacobi_wide": lambda *a, **k: speculative.draw_jacobi(*a, window=7, **k),
 }
 
 
@@ -140,14 +142,14 @@ def test_without_chance_speculation_draws_the_likeliest_tokens(model):
     greedy = fast.draw_cached(model, CAPTIONS, temperature=0).tokens
     draft = toy(8, model.config)
     for drawn in (
-        fast.draw_speculative(model, CAPTIONS, draft=draft, temperature=0),
-        fast.draw_jacobi(model, CAPTIONS, temperature=0),
+        speculative.draw_speculative(model, CAPTIONS, draft=draft, temperature=0),
+        speculative.draw_jacobi(model, CAPTIONS, temperature=0),
     ):
         assert torch.equal(drawn.tokens, greedy)
 
 
 def test_a_perfect_draft_saves_all_forwards_but_one_in_five(model):
-    drawn = fast.draw_speculative(model, CAPTIONS[:1], draft=model, guesses=4)
+    drawn = speculative.draw_speculative(model, CAPTIONS[:1], draft=model, guesses=4)
     assert len(drawn.steps) == 10  # 49 tokens, five a round
     assert drawn.forwards == 11  # and the prefill
     assert drawn.draft_forwards == 51  # five a round, the last guess read as well, and the prefill
@@ -160,22 +162,22 @@ def test_acceptance_and_expected_length_are_what_a_round_does():
     generator = torch.Generator().manual_seed(6)
     p, q = (torch.rand(8, generator=generator).softmax(0) ** 3 for _ in range(2))
     p, q = p / p.sum(), q / q.sum()
-    a = float(fast.acceptance(p, q))
+    a = float(speculative.acceptance(p, q))
     assert a == pytest.approx(1 - (p - q).abs().sum().item() / 2)  # 1 - total variation
     n, k = 50_000, 3
-    settling = fast._Settling(torch.rand(n, k + 1, generator=generator))
-    guess = fast.draw_from(q.expand(n, k, 8), torch.rand(n, k, generator=generator))
+    settling = speculative._Settling(torch.rand(n, k + 1, generator=generator))
+    guess = speculative.draw_from(q.expand(n, k, 8), torch.rand(n, k, generator=generator))
     settling.settle(guess, q.expand(n, k, 8), p.expand(n, k + 1, 8), generator)
     mean = settling.count.double().mean().item()
-    assert mean == pytest.approx(fast.expected_length(a, k), abs=0.03)
-    assert fast.expected_length(1.0, 3) == 4
+    assert mean == pytest.approx(speculative.expected_length(a, k), abs=0.03)
+    assert speculative.expected_length(1.0, 3) == 4
     shares = torch.bincount(settling.tokens[:, 0], minlength=8) / n
     assert torch.allclose(shares, p, atol=0.01)
 
 
 def test_steps_tell_kept_guesses_from_rejected_ones(model):
     seen = []
-    drawn = fast.draw_jacobi(model, CAPTIONS[:1], window=5, watch=seen.append)
+    drawn = speculative.draw_jacobi(model, CAPTIONS[:1], window=5, watch=seen.append)
     assert tuple(seen) == drawn.steps
     for step in drawn.steps:
         assert not set(step.accepted) & set(step.rejected)
@@ -184,7 +186,10 @@ def test_steps_tell_kept_guesses_from_rejected_ones(model):
 
 
 def test_the_same_generator_draws_the_same_again(model):
-    for draw in (fast.draw_jacobi, lambda *a, **k: fast.draw_speculative(*a, draft=model, **k)):
+    for draw in (
+        speculative.draw_jacobi,
+        lambda *a, **k: speculative.draw_speculative(*a, draft=model, **k),
+    ):
         first, again = (
             draw(model, CAPTIONS, generator=torch.Generator().manual_seed(7)).tokens
             for _ in range(2)
@@ -196,13 +201,13 @@ def test_bad_input_is_named(model):
     with pytest.raises(ValueError, match="not 8"):
         fast.draw_wavefront(model, CAPTIONS, delay=8)
     with pytest.raises(ValueError, match="at least one token at a time"):
-        fast.draw_speculative(model, CAPTIONS, draft=model, guesses=0)
+        speculative.draw_speculative(model, CAPTIONS, draft=model, guesses=0)
     with pytest.raises(ValueError, match="same image tokens"):
-        fast.draw_speculative(model, CAPTIONS, draft=toy(0))
+        speculative.draw_speculative(model, CAPTIONS, draft=toy(0))
     with pytest.raises(ValueError, match="window"):
-        fast.draw_jacobi(model, CAPTIONS, window=0)
+        speculative.draw_jacobi(model, CAPTIONS, window=0)
     with pytest.raises(ValueError, match="temperature"):
-        fast.draw_jacobi(model, CAPTIONS, temperature=-1)
+        speculative.draw_jacobi(model, CAPTIONS, temperature=-1)
     with pytest.raises(CaptionError):
         fast.draw_cached(model, ["a car"])
 

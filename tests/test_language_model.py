@@ -49,7 +49,7 @@ def theirs():
         import accelerate  # noqa: F401  what transformers reads a GGUF with
         import transformers
     except ModuleNotFoundError as error:
-        skip_or_fail(f"{error.name} of the [test] extra is not installed")
+        skip_or_fail(f"{error.name} of the [peers] extra is not installed")
     path = gguf_path()
     model = transformers.AutoModelForCausalLM.from_pretrained(
         str(path.parent), gguf_file=path.name, dtype=torch.float32

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fastgen_course.exercises.registry import register_exercise, register_prediction
-from fastgen_course.sampling.fast import acceptance
+from fastgen_course.sampling.speculative import acceptance
 
 # --- token-forwards -----------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from fastgen_course.sampling.checks import checked_words
 CHUNK = 256
 
 #: How the course draws with `flow`: the scale is the recorded choice (training/flow_records.py).
-FLOW_SAMPLING: Mapping[str, float] = MappingProxyType({"guidance": 1.5})
+FLOW_SAMPLING: Mapping[str, float] = MappingProxyType({"guidance": 2.0})
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (z (B, D), t (B,)) -> (B, D)
 
 

@@ -57,9 +57,14 @@ def pick(
     if temperature == 0:
         return logits.argmax(-1)
     shares, order = cut_shares(logits, temperature, top_k, top_p)
-    below = shares.cumsum(-1)
-    place = (below > uniform[..., None] * below[..., -1:]).to(torch.uint8).argmax(-1)
-    return order.gather(-1, place[..., None])[..., 0]
+    return order.gather(-1, first_above(shares.cumsum(-1), uniform)[..., None])[..., 0]
+
+
+def first_above(below: Tensor, uniform: Tensor) -> Tensor:
+    """The first place (...) of a growing `below` (..., K) above uniform (...) times its last."""
+    wanted = uniform[..., None] * below[..., -1:]
+    # Rounded up, a number just under 1 may meet the last: then nothing is above, and 0 is taken.
+    return torch.searchsorted(below, wanted, right=True)[..., 0] % below.shape[-1]
 
 
 def cut_shares(
@@ -67,6 +72,8 @@ def cut_shares(
 ) -> tuple[Tensor, Tensor]:
     """Tempered shares (..., K), the likeliest first, 0 where cut off, and whose they are."""
     shares, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
+    if top_k is None and top_p >= 1:
+        return shares, order
     keep = shares.cumsum(-1) - shares < top_p  # what crosses top_p is kept, so one always is
     if top_k is not None:
         keep[..., top_k:] = False
@@ -179,7 +186,10 @@ class Reader:
         steps = torch.arange(length, device=words.device)
         zero = torch.zeros(1, dtype=torch.int64, device=words.device)
         self.positions = torch.cat([zero, config.first_word_position + steps])
-        self.next_position = config.first_image_position
+        last = config.first_image_position + config.image_tokens
+        self.next_positions = torch.arange(config.first_image_position, last, device=words.device)
+        first = config.first_code
+        self.codes = model.head.weight[first : first + config.codes].T
         self.cache = None
         if cached:
             like = model.embedding.weight
@@ -189,8 +199,7 @@ class Reader:
     def read(self, tokens: Tensor) -> None:
         """Read one more image token (B,) of each row."""
         new = self.config.first_code + tokens[:, None]
-        position = torch.tensor([self.next_position], device=tokens.device)
-        self.next_position += 1
+        position, self.next_positions = self.next_positions[:1], self.next_positions[1:]
         if self.cache is not None:
             self._run(new, position)
         else:
@@ -202,9 +211,7 @@ class Reader:
         state = self.model.states(ids, positions, cache=self.cache)[:, -1]
         self.forwards += 1
         self.token_forwards += ids.numel()
-        first = self.config.first_code
-        codes = self.model.head.weight[first : first + self.config.codes]
-        self.logits = state @ codes.T
+        self.logits = state @ self.codes
 
 
 @torch.no_grad()

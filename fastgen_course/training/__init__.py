@@ -22,6 +22,7 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "gpt_draft": ("gpt", "train_shipped_gpt"),
     "gpt_16": ("gpt", "train_shipped_gpt"),
     "masked": ("masked", "train_shipped_masked"),
+    "masked_groups": ("masked_groups", "train_masked_groups"),
     "edit_lora": ("edit_lora", "train_edit_lora"),
     "editor": ("editor", "train_shipped_editor"),
     "flow": ("flow", "train_shipped_flow"),

@@ -2,9 +2,9 @@
 
     python -m fastgen_course.training.fast_records [costs|quality|speed|race]
 
-All need the shipped `gpt`, `gpt_draft`, `masked` and `tokenizer`. `costs` takes a few minutes on
-one core, `quality` about half an hour (resumable), `speed` and `race` a few minutes on an otherwise
-idle machine.
+All need the shipped `gpt`, `gpt_draft`, `masked`, `masked_groups` and `tokenizer`. `costs` takes a
+few minutes on one core, `quality` about half an hour (resumable), `speed`, which needs the records
+of both, and `race` a few minutes on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -12,25 +12,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastgen_course.checkpoints import load_card, load_model
-from fastgen_course.datasets.captions import encode_words
+from fastgen_course.checkpoints import load_card
 from fastgen_course.files import atomic_write, data_path, read_json
 from fastgen_course.metrics import caption_list, caption_texts
-from fastgen_course.models.gpt import GPT
-from fastgen_course.models.masked import MaskedModel
-from fastgen_course.models.tokenizer import Tokenizer
-from fastgen_course.sampling import fast
-from fastgen_course.sampling.fast import Drawn, Step
-from fastgen_course.sampling.gpt import GPT_SAMPLING, token_log_likelihoods
-from fastgen_course.sampling.masked import MASKED_SAMPLING, iterate_masked
-from fastgen_course.timing import compare, laps, record, record_timing, result
+from fastgen_course.sampling.drawing import Drawn, Step
+from fastgen_course.sampling.gpt import token_log_likelihoods
+from fastgen_course.timing import Comparison, compare, laps, record, record_timing, result
+from fastgen_course.training.fast_methods import METHODS, Method, Models, base_of
 from fastgen_course.training.masked_scores import (
     MaskedPoint,
     is_recorded,
@@ -46,138 +40,8 @@ COUNTED = 64  # captions over which forwards are averaged
 RACE_CAPTION = "a small red sneaker on a white background, sketch style"
 
 
-@dataclass(frozen=True)
-class Models:
-    """The models that notebook 07 draws with."""
-
-    gpt: GPT
-    draft: GPT
-    masked: MaskedModel
-    tokenizer: Tokenizer
-
-    @classmethod
-    def shipped(cls) -> Models:
-        """The shipped ones. Raises `DataFileError` for one that is missing."""
-        return cls(*(load_model(name) for name in ("gpt", "gpt_draft", "masked", "tokenizer")))
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to draw.
-
-    Attributes:
-        words: its name in tables.
-        lossless: "tokens" (the same tokens for the same noise), "distribution" (the same chances)
-            or "" (another distribution).
-        draw: (models, captions, generator, watch) -> Drawn.
-        settings: its own knobs.
-    """
-
-    words: str
-    lossless: str
-    draw: Callable[..., Drawn]
-    settings: dict[str, int] = field(default_factory=dict)
-
-    def __call__(
-        self,
-        models: Models,
-        captions: Sequence[str] | Tensor,
-        generator: torch.Generator | None = None,
-        watch: fast.Watch | None = None,
-    ) -> Drawn:
-        """Draw the captions' tokens with the course's settings of temperature and cut."""
-        return self.draw(models, captions, generator, watch, **self.settings)
-
-
-def _sampling() -> dict[str, float]:
-    """GPT_SAMPLING without guidance, which the fast samplers do not know."""
-    settings = dict(GPT_SAMPLING)
-    if settings.pop("guidance", 1.0) != 1.0:
-        raise ValueError("the fast samplers draw without guidance; GPT_SAMPLING asks for it.")
-    return settings
-
-
-def _gpt(
-    sampler: Callable[..., Drawn],
-    models: Models,
-    captions: Sequence[str] | Tensor,
-    generator: torch.Generator | None,
-    watch: fast.Watch | None,
-    **settings: int,
-) -> Drawn:
-    return sampler(
-        models.gpt, captions, generator=generator, watch=watch, **_sampling(), **settings
-    )
-
-
-def _speculative(
-    models: Models,
-    captions: Sequence[str] | Tensor,
-    generator: torch.Generator | None,
-    watch: fast.Watch | None,
-    **settings: int,
-) -> Drawn:
-    sampler = partial(fast.draw_speculative, draft=models.draft)
-    return _gpt(sampler, models, captions, generator, watch, **settings)
-
-
-def _masked(
-    models: Models,
-    captions: Sequence[str] | Tensor,
-    generator: torch.Generator | None,
-    watch: fast.Watch | None,
-    **settings: int,
-) -> Drawn:
-    words = encode_words(list(captions)) if not isinstance(captions, Tensor) else captions
-    words = words[:, : int((words != 0).sum(1).max())]  # no padding that nobody needs
-    steps: list[Step] = []
-    before = torch.ones(models.masked.config.image_tokens, dtype=torch.bool)
-    for step in iterate_masked(
-        models.masked, words, generator=generator, **{**MASKED_SAMPLING, **settings}
-    ):
-        now, tokens = step.hidden[0].cpu(), step.tokens
-        steps.append(Step(tuple(torch.nonzero(before & ~now)[:, 0].tolist())))
-        before = now
-        if watch:
-            watch(steps[-1])
-    forwards = len(steps) * (2 if MASKED_SAMPLING["guidance"] != 1.0 else 1)
-    length = words.shape[1] + tokens.shape[1]
-    return Drawn(tokens, forwards, forwards * length * len(tokens), steps=tuple(steps))
-
-
-METHODS: dict[str, Method] = {
-    "plain": Method("plain loop", "tokens", partial(_gpt, fast.draw_plain)),
-    "cached": Method("KV cache", "tokens", partial(_gpt, fast.draw_cached)),
-    **{
-        f"speculative{k}": Method(
-            f"speculative, {k} guesses", "distribution", _speculative, {"guesses": k}
-        )
-        for k in (2, 4, 8)
-    },
-    **{
-        f"jacobi{w}": Method(
-            f"speculative Jacobi, window {w}",
-            "distribution",
-            partial(_gpt, fast.draw_jacobi),
-            {"window": w},
-        )
-        for w in (4, 8, 16)
-    },
-    **{
-        f"wavefront{d}": Method(
-            f"wavefront, delay {d}", "", partial(_gpt, fast.draw_wavefront), {"delay": d}
-        )
-        for d in (3, 2, 1)
-    },
-    **{
-        f"masked{s}": Method(f"masked, {s} steps", "", _masked, {"steps": s})
-        for s in (16, 8, 4, 2, 1)
-    },
-}
-
-
-def _weights() -> str:
-    return "-".join(load_card(name)["sha256"][:6] for name in ("gpt", "gpt_draft", "masked"))
+def _weights(name: str) -> str:
+    return load_card(base_of(name))["sha256"][:12]
 
 
 def record_costs(models: Models | None = None, n: int = COUNTED) -> None:
@@ -229,12 +93,11 @@ def record_quality(
 ) -> None:
     """Quality of the language model and of every method that changes its distribution."""
     models = models or Models.shipped()
-    weights = weights or _weights()
     captions = caption_texts(caption_list(n))
     for name, method in METHODS.items():
         if method.lossless and name != "cached":
             continue
-        same = {"weights": weights, "captions": n, "seeds": list(seeds)}
+        same = {"weights": weights or _weights(name), "captions": n, "seeds": list(seeds)}
         if is_recorded(f"fast.{{}}.{name}", **same):
             print(name, "is recorded already", flush=True)
             continue
@@ -249,7 +112,7 @@ def record_quality(
             f"fast.{{}}.{name}",
             scored,
             command=f"{COMMAND} quality",
-            base="masked" if name.startswith("masked") else "gpt",
+            base=base_of(name),
             judge="judge_report",
             settings=method.settings,
             **same,
@@ -262,7 +125,26 @@ def recorded_quality(name: str) -> MaskedPoint:
     return recorded_point(f"fast.{{}}.{'cached' if METHODS[name].lossless else name}")
 
 
-def drawing_calls(models: Models, batch: int) -> dict[str, Callable[[], Tensor]]:
+def best_parallel(limit: float = 0.01) -> str:
+    """Of the methods that change the distribution, the one of fewest forwards that is good enough.
+
+    Good enough: exact accuracy at most `limit` below the language model's, both as recorded.
+    Raises ValueError where none is.
+    """
+    wanted = recorded_quality("cached").exact_accuracy - limit
+    good = [
+        name
+        for name, method in METHODS.items()
+        if not method.lossless and recorded_quality(name).exact_accuracy >= wanted
+    ]
+    if not good:
+        raise ValueError(f"no parallel method is within {limit:.0%} of the language model.")
+    return min(good, key=lambda name: recorded_costs(name)["forwards"])
+
+
+def drawing_calls(
+    models: Models, batch: int, names: Sequence[str] = tuple(METHODS)
+) -> dict[str, Callable[[], Tensor]]:
     """A call for each method that draws and paints `batch` pictures of one caption."""
     captions = [RACE_CAPTION] * batch
 
@@ -273,38 +155,58 @@ def drawing_calls(models: Models, batch: int) -> dict[str, Callable[[], Tensor]]
 
         return drawn
 
-    return {name: call(method) for name, method in METHODS.items()}
+    return {name: call(METHODS[name]) for name in names}
 
 
-def record_speed(
-    models: Models | None = None, batches: Sequence[int] = (1, 64), seconds: float = 150.0
-) -> None:
-    """Milliseconds and ratios to the cached loop, all methods interleaved on one thread."""
+def record_speed(models: Models | None = None, seconds: float = 200.0) -> None:
+    """Milliseconds of every method, interleaved on one thread, at batch 1 and 64.
+
+    At batch 1 each runs twice, with its forward passes as modules and written out
+    (models/written_out.py), for there the calls between the operators weigh.
+    """
     models = models or Models.shipped()
-    for batch in batches:
-        calls = drawing_calls(models, batch)
+    written = {
+        f"{name}_written": call for name, call in drawing_calls(models.written_out(), 1).items()
+    }
+    for batch, calls in (
+        (1, {**drawing_calls(models, 1), **written}),
+        (64, drawing_calls(models, 64)),
+    ):
         rows = compare(
             calls, batch=batch, threads=1, device="cpu", min_repeats=10, max_seconds=seconds
         )
         print(rows.table(), flush=True)
-        for name, timing in rows.items():
-            base = "masked" if name.startswith("masked") else "gpt"
-            extra = {"command": f"{COMMAND} speed", "runtime": "eager", "base": base}
-            record_timing("fast", f"fast.batch{batch}_ms.{name}", timing, **extra)
-            if name == "cached":
-                continue
-            ratio = rows.speedup(name, over="cached")
-            record(
-                "fast",
-                f"fast.over_cached_batch{batch}_speedup.{name}",
-                ratio.value,
-                "x",
-                spread=(ratio.low, ratio.high),
-                batch=batch,
-                threads=1,
-                dtype="float32",
-                **extra,
-            )
+        for label, timing in rows.items():
+            name = label.removesuffix("_written")
+            extra = {"command": f"{COMMAND} speed", "runtime": "eager", "base": base_of(name)}
+            record_timing("fast", f"fast.batch{batch}_ms.{label}", timing, **extra)
+        if batch == 1:
+            _record_ratios(rows)
+
+
+def _record_ratios(rows: Comparison) -> None:
+    """What the issue of speed comes to, at batch 1 and against the plain loop."""
+    best = best_parallel()
+    ratios = {
+        "sampling.kv_cache_speedup": ("cached_written", "plain"),
+        "sampling.kv_cache_modules_speedup": ("cached", "plain"),
+        "sampling.kv_cache_written_speedup": ("cached_written", "plain_written"),
+        "sampling.parallel_speedup": (f"{best}_written", "plain"),
+        "sampling.parallel_modules_speedup": (best, "plain"),
+        "sampling.parallel_written_speedup": (f"{best}_written", "plain_written"),
+    }
+    for name, (fast_one, slow) in ratios.items():
+        ratio = rows.speedup(fast_one, over=slow)
+        record(
+            "sampling", name, ratio.value, "x", spread=(ratio.low, ratio.high), batch=1, threads=1,
+            dtype="float32", runtime="eager", base="gpt", command=f"{COMMAND} speed",
+            fast=fast_one, slow=slow,
+        )  # fmt: skip
+    drop = recorded_quality("cached").exact_accuracy - recorded_quality(best).exact_accuracy
+    record(
+        "sampling", "sampling.parallel_exact_accuracy_drop", drop, "share", spread=None,
+        base=base_of(best), command=f"{COMMAND} speed", method=best,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -338,7 +240,7 @@ def run_race(models: Models, names: Sequence[str], seed: int = 0, warmups: int =
     return runs
 
 
-RACERS = ("plain", "cached", "speculative4", "jacobi8", "wavefront2", "masked8")
+RACERS = ("plain", "cached", "speculative4", "jacobi8", "wavefront2", "masked8", "groups4")
 
 
 def record_race(models: Models | None = None) -> None:

@@ -264,7 +264,8 @@ def normalised(model: VelocityNet, batches: Iterator[LatentBatch]) -> Iterator[L
 
 # --- shipped -------------------------------------------------------------------------------------
 
-VAE = "vae_refined"  # the latent of `vae_fashion`, with a decoder that paints it sharply
+LATENT = "vae_fashion"  # its encoder makes the latent
+VAE = "vae_refined"  # the same encoder, with a decoder that paints that latent sharply
 SCENES = 150_000
 PAIRS = 60_000
 
@@ -277,7 +278,7 @@ def train_shipped_flow(name: str = "flow", quiet: bool = False) -> dict:
 
 
 def _flow(name: str, quiet: bool) -> dict:
-    recipe, vae = FLOW_RECIPE, load_model(VAE)
+    recipe, vae = FLOW_RECIPE, load_model(LATENT)
     model = new_flow(FLOW, recipe.seed, vae)
     batches = _scenes(model, vae, recipe, quiet)
     return _trained(name, quiet, model, recipe, flow_matching_loss, batches)
@@ -286,7 +287,7 @@ def _flow(name: str, quiet: bool) -> dict:
 def _mean(name: str, quiet: bool) -> dict:
     # The derivative along the flow makes an update twice as long.
     recipe = replace(FLOW_RECIPE, steps=14_000, seed=FLOW_RECIPE.seed + 1)
-    vae = load_model(VAE)
+    vae = load_model(LATENT)
     model = new_flow(replace(FLOW, times=("t", "r")), recipe.seed, vae)
     batches = _scenes(model, vae, recipe, quiet)
     return _trained(name, quiet, model, recipe, mean_velocity_loss, batches)
@@ -294,7 +295,7 @@ def _mean(name: str, quiet: bool) -> dict:
 
 def _guided(name: str, quiet: bool) -> dict:
     recipe = replace(FLOW_RECIPE, steps=8000, drop_caption=0.0)
-    vae, teacher = load_model(VAE), load_model("flow")
+    vae, teacher = load_model(LATENT), load_model("flow")
     model = with_scale(teacher)
     batches = _scenes(model, vae, recipe, quiet)
     return _trained(name, quiet, model, recipe, guided_loss(teacher), batches)
@@ -303,7 +304,7 @@ def _guided(name: str, quiet: bool) -> dict:
 def _reflow(name: str, quiet: bool) -> dict:
     recipe = replace(FLOW_RECIPE, steps=16_000, drop_caption=0.0)
     teacher, model = load_model("flow"), load_model("flow")  # it begins where the teacher stands
-    pairs = teacher_pairs(teacher, load_model(VAE), PAIRS, recipe.seed + 2, quiet)
+    pairs = teacher_pairs(teacher, load_model(LATENT), PAIRS, recipe.seed + 2, quiet)
     model.requires_grad_(True)
     return _trained(
         name, quiet, model, recipe, flow_matching_loss, lambda g: batches_of(pairs, recipe.batch, g)

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fastgen_course.models.vae import VAE_DIGITS
+from fastgen_course.training import data_parallel_run
 from fastgen_course.training.data_parallel import (
     Group,
     SharedBatchNorm,
@@ -21,6 +22,7 @@ from fastgen_course.training.data_parallel import (
     main,
     train_digits,
 )
+from fastgen_course.training.data_parallel_run import NAMES, run_comparison
 from fastgen_course.training.elbo import elbo_terms
 from fastgen_course.training.vae import VAE_DIGITS_RECIPE, digit_batches, new_vae
 
@@ -169,3 +171,19 @@ def test_settings_that_cannot_be_are_refused():
         train_digits(Group(), way="median")
     with pytest.raises(ValueError, match="without work"):
         train_digits(Group(0, 3), batch=2)
+
+
+def test_a_notebook_starts_torchrun_and_reads_its_table():
+    found = run_comparison(processes=2)
+    assert list(found) == [*NAMES]
+    assert max(found["sum"], found["library"]) < 1e-9
+    assert min(found["mean_of_means"], found["own_norms"]) > 1e-3
+
+
+def test_a_torchrun_that_fails_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(data_parallel_run, "_MODULE", "fastgen_course.no_such_module")
+    with pytest.raises(RuntimeError, match="torchrun ended with code 1") as told:
+        run_comparison(processes=1)
+    assert "\n" not in str(told.value)
+    with pytest.raises(RuntimeError, match="stopped after 0 seconds"):
+        run_comparison(timeout_s=0.01)

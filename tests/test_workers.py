@@ -25,6 +25,7 @@ from fastgen_course.files import DataFileError
 from fastgen_course.runtimes.prompts import ScaleError
 from fastgen_course.runtimes.samplers import check_device, load_sampler, weights_hash
 from fastgen_course.runtimes.scale import draw_many
+from fastgen_course.runtimes.scale_bench import Sizes, kill_half_way
 from fastgen_course.runtimes.shards import (
     Job,
     batch_seed,
@@ -144,6 +145,22 @@ def test_without_ray_the_install_line_is_named(weights, prompts, tmp_path, monke
     assert "[scale]" in err
 
 
+def test_a_ray_that_does_not_start_is_one_sentence_and_leaves_nothing(weights, monkeypatch):
+    ray = pytest.importorskip("ray", reason="pip install ray")
+    started = []
+
+    def late(**settings):
+        command = [sys.executable, "-c", "import time; time.sleep(600)", settings["_temp_dir"]]
+        started.append(subprocess.Popen(command))
+        raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "init", late)
+    words = r"did not start here \(The current node timed out during startup\); try again"
+    with pytest.raises(ScaleError, match=words), WorkerPool(1):
+        pass
+    assert started[0].wait(timeout=60) != 0
+
+
 # --- Ray ----------------------------------------------------------------------------------------
 
 
@@ -195,6 +212,18 @@ def test_a_killed_worker_is_replaced_and_no_picture_is_lost_or_doubled(ray, prom
     wanted = in_this_process(noise("noise", "cpu"), 150)
     assert captions == wanted[0] and np.array_equal(images, wanted[1])
     assert not [*out.glob("*.part")]
+
+
+def test_the_recorded_kill_finds_a_whole_run(ray, weights, prompts, tmp_path):
+    """The measurement behind `distributed.killed_images_*`, with a small generator."""
+    with WorkerPool(2) as pool:
+        sizes = Sizes(images=96, batch=4, kill_shard=4)
+        killed = kill_half_way(prompts, tmp_path / "out", pool, sizes)
+    assert killed.report.workers_lost == 1
+    assert (killed.lost, killed.doubled, killed.changed) == (0, 0, 0)
+    assert sorted(drawn.index for drawn in killed.shards) == list(range(24))
+    before = [drawn for drawn in killed.shards if drawn.ended <= killed.killed_at]
+    assert 12 <= len(before) < 24  # half of them were finished, as they came in
 
 
 def test_a_shard_that_ends_every_worker_stops_the_run_and_the_rest_is_kept(
@@ -318,8 +347,11 @@ def test_a_killed_driver_loses_nothing_and_the_run_goes_on(ray, prompts, tmp_pat
     with pytest.raises(ScaleError, match="another run is drawing into out"):
         draw_many(prompts, out, model="noise", images=400, batch=4, shard=4, load=noise)
     family = psutil.Process(driver.pid).children(recursive=True)
-    workers = [process for process in family if "_Worker" in " ".join(process.cmdline())]
+    lines = {process: " ".join(process.cmdline()) for process in family}
+    workers = [process for process, line in lines.items() if "_Worker" in line]
     assert workers
+    (raylet,) = [line for line in lines.values() if "/raylet --" in line]
+    assert "--node_ip_address=127.0.0.1" in raylet  # nobody on the network can reach it
     driver.kill()
     driver.communicate()
     psutil.wait_procs(workers, timeout=60)  # they go with their driver, once their shard is done

@@ -43,6 +43,13 @@ FIGURES = {
     "edit.silhouette_iou": "overlap of the edited garment with the exact target",
     "edit.silhouette_iou_redraw": "the same when the picture is drawn again",
     "language_edit.exact": "edit requests in free words, understood",
+    "flow.four_step_speedup": "a flow at four evaluations against fifty guided steps, one picture",
+    "flow.four_step_fid_ratio": "the same: FID, four over fifty",
+    "flow.one_step_speedup": "a flow's one-step form against fifty guided steps, one picture",
+    "flow.one_step_fid_ratio": "the same: FID, one over fifty",
+    "distributed.one_worker_share": "one worker on Ray: share of the bare loop's pictures a second",
+    "distributed.two_worker_speedup": "two workers against one",
+    "browser.max_abs_difference": "drawn in the page against drawn here: largest difference",
 }
 
 

@@ -115,7 +115,7 @@ class WorkerPool:
     ) -> None:
         if workers < 1 or threads < 1:
             raise ScaleError(f"it takes a worker and a thread, got {workers} and {threads}.")
-        self.ray = _import_ray()
+        self.ray = _import_ray(local=address is None)
         self.workers, self.address, self.model, self.load = workers, address, model, load
         self.device = check_device(device) if address is None else device
         self._arguments = (load, model, self.device, threads, os.environ.get("FASTGEN_DATA"))
@@ -219,10 +219,14 @@ class WorkerPool:
         return lost
 
 
-def _import_ray() -> Any:
+def _import_ray(local: bool) -> Any:
     # Read when Ray is imported: no reports of use, and no word about GPUs where there are none.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if local:
+        # As on Windows and macOS: Ray stays on loopback. Without it, Ray takes a node address of
+        # 127.0.0.1 for a slip and listens where the network reaches it.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError as error:
@@ -251,15 +255,22 @@ def _running_ray(ray: Any, workers: int, address: str | None) -> Iterator[None]:
         return
     place = _short_folder()
     try:
-        ray.init(
-            address="local",  # never one that happens to run here
-            num_cpus=workers,  # a worker's claim, not a core: more workers than cores may be asked
-            include_dashboard=False,
-            object_store_memory=_RAY_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=place,
-            **quiet,
-        )
+        try:
+            ray.init(
+                address="local",  # never one that happens to run here
+                num_cpus=workers,  # a claim, not a core: more workers than cores may be asked
+                include_dashboard=False,
+                object_store_memory=_RAY_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=place,
+                **quiet,
+            )
+        except Exception as error:  # Ray raises no narrower one, as when it waited too long
+            _end_what_uses(place)
+            why = str(error).split(". ")[0].rstrip(".") or type(error).__name__
+            raise ScaleError(
+                f"Ray did not start here ({why}); try again when the machine is less busy."
+            ) from error
         yield
     finally:
         ray.shutdown()
@@ -277,6 +288,14 @@ def _short_folder() -> str:
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"fg-{os.getpid()}-", dir=base)
+
+
+def _end_what_uses(place: str) -> None:
+    """End the processes of a Ray that did not come up: it no longer knows them itself."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(place in argument for argument in child.cmdline()):
+                child.kill()
 
 
 def _check_room(ray: Any, workers: int) -> None:

@@ -63,7 +63,10 @@ def test_a_worker_faster_than_the_loop_by_noise_is_recorded_as_equal(monkeypatch
 
 
 def test_memory_and_shard_sizes_are_recorded(monkeypatch, tmp_path):
-    held = {"driver_few": 300.0, "worker_few": 400.0, "driver_many": 299.0, "worker_many": 402.0}
+    held = {
+        "driver_few": [300.0], "worker_few": [400.0, 390.0, 430.0],
+        "driver_many": [299.0], "worker_many": [402.0, 380.0, 460.0],
+    }  # fmt: skip
     monkeypatch.setattr(scale_records, "measure_memory", lambda *_: held)
     monkeypatch.setattr(scale_records, "measure_shards", lambda *_: {"64": [50.0, 100.0]})
     monkeypatch.setenv("FASTGEN_DATA", str(tmp_path))
@@ -116,6 +119,19 @@ def test_pictures_that_are_doubled_or_changed_are_found(tmp_path):
     assert look_at(folder, noise, prompts)[0] == 1
 
 
+def test_pictures_that_look_alike_of_themselves_are_not_doubled(tmp_path):
+    def flat(captions, generator):
+        return torch.zeros(len(captions), 3, 4, 4)
+
+    prompts, folder = tmp_path / "prompts.txt", tmp_path / "out"
+    prompts.write_text("a red boot")
+    job = Job("flat", None, "0" * 64, 8, batch=2, shard=4)
+    open_folder(folder, job)
+    for shard in plan(job, iter(["a red boot"] * 8)):
+        write_shard(folder, job, shard, draw_shard(flat, job, shard))
+    assert look_at(folder, flat, prompts) == (0, 0, 0)
+
+
 def drawn_shards():
     """Two workers, the second of which ends after its second shard; a third takes over."""
     return (
@@ -129,7 +145,10 @@ def recorded(monkeypatch, tmp_path):
     """All parts recorded, of made-up measurements."""
     report = ScaleReport(tmp_path, 48, 48, 0, 0, 2, 1, 0.0, 7000.0, None)
     ms = {"loop": 1000.0, "two_loops": 1100.0, "serial": 10.0, "one_worker": 1000.0}
-    held = {"driver_few": 300.0, "worker_few": 400.0, "driver_many": 303.0, "worker_many": 402.0}
+    held = {
+        "driver_few": [300.0], "worker_few": [400.0, 390.0, 430.0],
+        "driver_many": [303.0], "worker_many": [402.0, 380.0, 460.0],
+    }  # fmt: skip
     for name, value in {
         "rates": ({k: [v] for k, v in {**ms, "two_workers": 550.0}.items()}, 3000.0),
         "shards": {str(size): [100.0 + 1000 / size] for size in SHARDS},
@@ -181,6 +200,6 @@ def test_the_figures_show_what_is_recorded(recorded):
     rates = scale_figures.plot_shards().axes[0].lines[0].get_ydata()
     assert np.all(np.diff(rates) > 0)
     table = scale_figures.memory_table().splitlines()
-    assert table[1].split() == ["driver", "300", "303", "3"]
-    assert table[2].split() == ["worker", "400", "402", "2"]
+    assert table[1].split() == ["driver", "300", "(300)", "303", "(303)", "3"]
+    assert table[2].split() == ["worker", "400", "(430)", "402", "(460)", "2"]
     plt.close("all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ class Sizes:
     """How much is drawn: `images` a run, `rounds` of them; `few` and `many` where memory is asked.
 
     `batch` and `shard` are those of a `Job`; `shards` are the sizes that are tried, `kill_shard`
-    that of the run whose worker is killed.
+    that of the run whose worker is killed, and `memory_shard` that of the runs whose memory is
+    watched: small enough that each worker draws several of the few pictures' shards.
     """
 
     images: int = 8192
@@ -45,6 +47,7 @@ class Sizes:
     few: int = 1000
     many: int = 100_000
     kill_shard: int = 256
+    memory_shard: int = 128
 
 
 class _Bench:
@@ -149,31 +152,33 @@ def measure_shards(model: str, sizes: Sizes) -> Rates:
         return _in_turn(ways, sizes.rounds)
 
 
-def measure_memory(model: str, sizes: Sizes) -> dict[str, float]:
-    """The largest resident MB of "driver" and "worker" while few and then many pictures are drawn.
+def measure_memory(model: str, sizes: Sizes) -> dict[str, list[float]]:
+    """Resident MB of "driver" and "worker" after every shard of few and then of many pictures.
 
-    Keys: driver_few, worker_few, driver_many, worker_many. The same processes draw both.
+    Keys: driver_few, worker_few, driver_many, worker_many. The same processes draw both. A worker's
+    memory swings by a tenth from shard to shard: more shards have a larger maximum, so it is the
+    medians that say whether it grows.
     """
-    peaks: dict[str, float] = {}
+    held: dict[str, list[float]] = {}
     with _bench(model, sizes) as bench:
         for name, images in (("few", sizes.few), ("many", sizes.many)):
 
             def watch(drawn: Drawn, name: str = name) -> None:
                 for who, pid in (("driver", None), ("worker", drawn.pid)):
-                    held = psutil.Process(pid).memory_info().rss / 1e6
-                    peaks[f"{who}_{name}"] = max(held, peaks.get(f"{who}_{name}", 0.0))
+                    mb = psutil.Process(pid).memory_info().rss / 1e6
+                    held.setdefault(f"{who}_{name}", []).append(mb)
 
-            bench.ray(images=images, on_shard=watch)
-    return peaks
+            bench.ray(images=images, shard=sizes.memory_shard, on_shard=watch)
+    return held
 
 
 @dataclass(frozen=True)
 class Killed:
     """A run of which one worker was killed half way, and what its folder then holds.
 
-    `lost` pictures are missing, `doubled` ones are there twice, `changed` ones differ from those of
-    a plain loop; `shards` are the finished ones as they came, and `killed_at` seconds since the
-    epoch.
+    `lost` pictures are missing, `doubled` ones are there more often than in a plain loop, `changed`
+    ones differ from that loop's; `shards` are the finished ones as they came, and `killed_at`
+    seconds since the epoch.
     """
 
     report: ScaleReport
@@ -215,7 +220,7 @@ def kill_half_way(prompts: Path, folder: Path, pool: WorkerPool, sizes: Sizes) -
 def look_at(folder: Path, sample: Sampler, prompts: Path) -> tuple[int, int, int]:
     """(lost, doubled, changed) pictures of a folder beside a plain loop's over the same job."""
     job = read_job(folder)
-    found, changed, distinct = 0, 0, set()
+    changed, found, expected = 0, Counter(), Counter()
     shards = plan(job, PromptFile(prompts).captions())
     for shard, (captions, images) in zip(shards, read_shards(folder), strict=True):
         with torch.inference_mode(), threads_set(1):
@@ -224,9 +229,11 @@ def look_at(folder: Path, sample: Sampler, prompts: Path) -> tuple[int, int, int
         ours = zip(shard.captions, wanted, strict=True)
         pairs = zip(theirs, ours, strict=False)  # a shard that lost pictures is shorter
         changed += sum(a[0] != b[0] or not np.array_equal(a[1], b[1]) for a, b in pairs)
-        found += len(images)
-        distinct |= {image.tobytes() for image in images}
-    return job.images - found, found - len(distinct), changed
+        found.update(image.tobytes() for image in images)
+        expected.update(image.tobytes() for image in wanted)
+    # Scenes without a garment may look alike of themselves: doubled is what is there too often.
+    doubled = sum(max(0, found[image] - count) for image, count in expected.items())
+    return job.images - found.total(), doubled, changed
 
 
 def _in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> Rates:

@@ -147,7 +147,7 @@ def _shard_rows() -> dict[int, Result]:
 
 
 def memory_table() -> str:
-    """Largest resident memory while few and many pictures are drawn, as a text table.
+    """Resident memory while few and many pictures are drawn, as a text table.
 
     Raises `ResultError` where the part `memory` is not recorded.
     """
@@ -157,9 +157,12 @@ def memory_table() -> str:
         for name in ("few", "many")
     }
     few, many = (rows["driver", name].extra["images"] for name in ("few", "many"))
-    lines = [f"{'largest memory, MB':20} {few:>9,} {many:>9,} pictures   growth"]
+    lines = [f"{'MB (largest)':12} {few:>12,} {many:>14,} pictures   growth"]
     for who in ("driver", "worker"):
-        held = [float(rows[who, name]) for name in ("few", "many")]
+        few_mb, many_mb = (
+            f"{float(rows[who, name]):.0f} ({rows[who, name].spread[1]:.0f})"
+            for name in ("few", "many")
+        )
         growth = float(result(f"distributed.{who}_growth_mb"))
-        lines.append(f"{who:20} {held[0]:9.0f} {held[1]:9.0f} {growth:17.0f}")
+        lines.append(f"{who:12} {few_mb:>12} {many_mb:>14} {growth:17.0f}")
     return "\n".join(lines)

@@ -137,16 +137,17 @@ def shards_rows(model: str, sizes: Sizes) -> list[Row]:
 
 
 def memory_rows(model: str, sizes: Sizes) -> list[Row]:
-    """The largest memory of driver and worker with few and with many pictures, and the growth."""
-    peaks = measure_memory(model, sizes)
-    extra = {"base": model, "batch": sizes.batch, "shard": sizes.shard}
+    """Memory of driver and worker with few and with many pictures, and how far the median grew."""
+    held = measure_memory(model, sizes)
+    extra = {"base": model, "batch": sizes.batch, "shard": sizes.memory_shard}
     images = {"few": sizes.few, "many": sizes.many}
     entries = [
-        _row(f"{name}_mb", [mb], "MB", "memory", images=images[name.split("_")[1]], **extra)
-        for name, mb in peaks.items()
+        _row(f"{name}_mb", mbs, "MB", "memory", images=images[name.split("_")[1]], **extra)
+        for name, mbs in held.items()
     ]
     for who in ("driver", "worker"):
-        growth = max(0.0, peaks[f"{who}_many"] - peaks[f"{who}_few"])
+        few, many = (statistics.median(held[f"{who}_{name}"]) for name in ("few", "many"))
+        growth = max(0.0, many - few)
         entries.append(
             _row(f"{who}_growth_mb", [growth], "MB", "memory", images=sizes.many, **extra)
         )

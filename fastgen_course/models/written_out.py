@@ -34,8 +34,9 @@ class _WrittenOut(Transformer):
 
     def take(self, model: Transformer) -> None:
         """Take over a model's weights as they are now, on its device; nothing is copied."""
-        for own, other in zip(self.parameters(), model.parameters(), strict=True):
-            own.data = other.data
+        theirs = dict(model.named_parameters())  # by name: some moves untie head and embedding
+        for name, own in self.named_parameters():
+            own.data = theirs[name].data
         self.eval().requires_grad_(False)
         self.layers = [
             (

@@ -2,17 +2,20 @@
 
     python -m fastgen_course train generator_int8      (and generator_int4)
 
-The loss is the GAN's own. GENERATOR_BASE's discriminator was not kept, so a fresh one gets a head
-start while the generator's rate is 0; the same finetuning of an unquantised copy is the control.
+The loss is the GAN's own, and a hold: for the same noise and caption the picture, and what
+`judge_train` sees in it, should stay those of the unquantised network. GENERATOR_BASE's
+discriminator was not kept, so a fresh one gets a head start while the generator's rate is 0. The
+same finetuning of an unquantised copy is the control, and without the hold the ablation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastgen_course.checkpoints import load_model
 from fastgen_course.compression.affine import QuantizationError
@@ -23,6 +26,7 @@ from fastgen_course.compression.quantized import (
     calibration_batches,
     quantize_generator,
 )
+from fastgen_course.models.discriminator import judge_features
 from fastgen_course.models.generator import Generator
 from fastgen_course.models.judges import SlotJudge
 from fastgen_course.training.gan import GANRecipe, GANTrainer
@@ -39,6 +43,8 @@ class QATRecipe(GANRecipe):
     Attributes:
         weight_bits, activation_bits: 2 to 16; both None finetunes an unquantised copy, the control.
         head_start: updates of the discriminator alone, counted in `steps`.
+        hold: weight of the distance to the unquantised network's pictures and features, each as a
+            share of its variance; 0 leaves the GAN's own loss alone.
         pictures: calibration pictures.
     """
 
@@ -49,6 +55,7 @@ class QATRecipe(GANRecipe):
     weight_bits: int | None = 8
     activation_bits: int | None = 8
     head_start: int = 200
+    hold: float = 10.0
     pictures: int = 512
 
     def __post_init__(self) -> None:
@@ -62,9 +69,12 @@ class QATRecipe(GANRecipe):
 # 7 bits of weight: without VNNI a processor adds pairs of products in 16 bits (pair_sum_fits).
 QAT_RECIPES: dict[str, QATRecipe] = {
     "generator_int8": QATRecipe(weight_bits=7),
-    "generator_int4": QATRecipe(weight_bits=4),
+    "generator_int4": QATRecipe(weight_bits=4, generator_rate=4e-4),
 }
+# Trained to be compared with, and not shipped.
 CONTROL = QATRecipe(weight_bits=None, activation_bits=None)
+FREE = replace(QAT_RECIPES["generator_int4"], hold=0.0)
+COMPARED: dict[str, QATRecipe] = {"control": CONTROL, "generator_int4_free": FREE}
 
 
 class QATTrainer(GANTrainer):
@@ -79,6 +89,19 @@ class QATTrainer(GANTrainer):
     ) -> None:
         generator = load_model(START) if generator is None else generator
         super().__init__(name, recipe=recipe, judge=judge, model=start_network(generator, recipe))
+        folded = fold(generator) if isinstance(generator, Generator) else deepcopy(generator)
+        self.original = folded.eval().requires_grad_(False)
+
+    def held(self, noise: Tensor, words: Tensor, fake: Tensor, features: Tensor) -> Tensor | float:
+        """How far picture and features are from the unquantised network's for the same noise."""
+        if self.recipe.hold == 0:
+            return 0.0
+        with torch.no_grad():
+            picture = self.original(noise, words)
+            seen = judge_features(self.judge, picture)[-1]
+        distance = (fake - picture).square().mean() / picture.var()
+        distance = distance + (features - seen).square().mean() / seen.var()
+        return self.recipe.hold * distance
 
     def rates(self, index: int) -> tuple[float, float]:
         """The discriminator alone at first; then both rates fall along half a cosine."""
@@ -108,7 +131,7 @@ def start_network(generator: Generator | FoldedGenerator, recipe: QATRecipe) -> 
     """What QAT begins with: the calibrated network, ready to learn, or an unquantised copy."""
     if recipe.weight_bits is None and recipe.activation_bits is None:
         folded = fold(generator) if isinstance(generator, Generator) else generator
-        return folded.requires_grad_(True)
+        return deepcopy(folded).requires_grad_(True)
     batches = calibration_batches(generator.config, recipe.pictures)
     network = quantize_generator(
         generator,
@@ -135,12 +158,14 @@ def train_quantized(name: str, quiet: bool = False) -> dict[str, Any]:
     )
 
 
-def control_network(quiet: bool = False) -> FoldedGenerator:
-    """The unquantised generator after the same finetuning; kept in `data/runs`, not shipped.
+def compared_network(name: str, quiet: bool = False) -> nn.Module:
+    """One of COMPARED after its finetuning; kept in `data/runs`, not shipped.
 
     A finished run comes back at once: what is saved at its end is its last state.
     """
-    trainer = QATTrainer("generator_control", CONTROL)
+    if name not in COMPARED:
+        raise QuantizationError(f"name must be one of {', '.join(COMPARED)}, got {name!r}.")
+    trainer = QATTrainer(f"quantization_{name}", COMPARED[name])
     network = trainer.run(quiet)
     trainer.training.save()
     return network.requires_grad_(False)

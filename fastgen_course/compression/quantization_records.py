@@ -41,7 +41,7 @@ from fastgen_course.compression.int8_runtimes import (
     timed_calls,
 )
 from fastgen_course.compression.packed import stored_bytes
-from fastgen_course.compression.qat import CONTROL, QAT_RECIPES, control_network
+from fastgen_course.compression.qat import COMPARED, QAT_RECIPES, compared_network
 from fastgen_course.compression.quantized import quantize_generator
 from fastgen_course.runtimes.onnx_export import OnnxModel
 from fastgen_course.timing import (
@@ -167,10 +167,10 @@ def record_qat(options: Options) -> None:
     which had the same further training.
     """
     key = _key()
-    if not options.tiny:
-        control = control_network(quiet=True)
-        same = {"steps": CONTROL.steps, "seed": CONTROL.seed}
-        _score(options, "qat", "control", lambda: control, key, scores.SEEDS, **same)
+    for name, recipe in COMPARED.items() if not options.tiny else ():
+        same = {"steps": recipe.steps, "seed": recipe.seed, "hold": recipe.hold}
+        make = partial(compared_network, name, quiet=True)
+        _score(options, "qat", name, make, key, scores.SEEDS, **same)
     for name in QAT_RECIPES:
         network = load_model(name)
         with tempfile.TemporaryDirectory() as folder:

@@ -92,6 +92,15 @@ class GANTrainer:
         factor = cosine_with_warmup(index, self.recipe.steps)
         return self.recipe.generator_rate * factor, self.recipe.discriminator_rate * factor
 
+    def held(
+        self, noise: torch.Tensor, words: torch.Tensor, fake: torch.Tensor, features: torch.Tensor
+    ) -> torch.Tensor | float:
+        """A further term of the generator's loss, for those that begin with a trained network.
+
+        fake: what it drew; features (B, F, 1, 1): the judge's penultimate layer on that.
+        """
+        return 0.0
+
     def step(self, index: int) -> dict[str, float]:
         """One update of the discriminator (hinge loss), one of the generator."""
         for optimiser, rate in zip(
@@ -102,7 +111,8 @@ class GANTrainer:
         self.discriminator.train()
         real = next(self.batches)
         images = real.images.contiguous(memory_format=torch.channels_last)
-        fake = self.model(self._noise(), real.words)
+        noise = self._noise()
+        fake = self.model(noise, real.words)
 
         # The judge looks at the fakes once: detached features train the discriminator, the same
         # features with their graph train the generator.
@@ -123,7 +133,8 @@ class GANTrainer:
         adversarial = -sum(x.mean() for x in self.discriminator(features, real.asked))
         slots = slot_loss(self.judge.classify(features[-1].flatten(1)), real.asked)
         self.g_optimiser.zero_grad(set_to_none=True)
-        (adversarial + self.recipe.slot_weight * slots).backward()
+        held = self.held(noise, real.words, fake, features[-1])
+        (adversarial + self.recipe.slot_weight * slots + held).backward()
         self.g_optimiser.step()
         self.discriminator.requires_grad_(True)
         self.average.update(self.model)

@@ -172,9 +172,12 @@ def is_recorded(name: str, **extra: Any) -> bool:
         rows = recorded_quality(name).values()
     except ResultError:
         return False
-    return all(
-        row.extra.get(k, getattr(row, k, None)) == v for row in rows for k, v in extra.items()
-    )
+    return all(holds(row, **extra) for row in rows)
+
+
+def holds(row: Result, **extra: Any) -> bool:
+    """Whether an entry has these extras, or fields such as `base`."""
+    return all(row.extra.get(k, getattr(row, k, None)) == v for k, v in extra.items())
 
 
 def ratios(name: str, over: str, figure: str) -> tuple[float, tuple[float, float]]:

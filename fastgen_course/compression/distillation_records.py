@@ -231,13 +231,11 @@ def record_response(options: Options) -> None:
     """Gradients of the softened loss at each temperature, and small models taught with it."""
     teacher, tokenizer = load_model("gpt"), load_model("tokenizer")
     same = {"weights": key("gpt"), "base": "gpt"}
-    wanted = [
-        r for r in RESPONSES if options.again or not _has(f"{AREA}.response_nats.{r}", **same)
-    ]
-    if options.tiny:
-        wanted = list(RESPONSES)
-    for name in wanted:
-        recipe = RESPONSES[name]
+    for name, recipe in RESPONSES.items():
+        stem = f"{AREA}.response_nats.{name}"
+        if options.keep and not options.again and _has(stem, steps=recipe.steps, **same):
+            print(f"{stem} is recorded already", flush=True)
+            continue
         recipe = replace(recipe, steps=2, batch=4) if options.tiny else recipe
         label = None if options.tiny else f"response_{name}"
         model, training = train_response(label, recipe, teacher, tokenizer, quiet=options.tiny)
@@ -290,7 +288,7 @@ def _has(name: str, **extra: Any) -> bool:
         row = result(name)
     except ResultError:
         return False
-    return all(row.extra.get(k, getattr(row, k, None)) == v for k, v in extra.items())
+    return scores.holds(row, **extra)
 
 
 # --- orders, times --------------------------------------------------------------------------------
@@ -353,9 +351,9 @@ def main(arguments: list[str] | None = None) -> int:
         unknown = [name for name in names if name not in known]
         if unknown and problem is None:
             problem = f"there is no {what} {unknown[0]!r}; choose from {', '.join(known)}."
-    if problem is None and not given.tiny and set(parts) & set(TIMED):
-        if (taken := cores_taken()) > 0.3:
-            problem = f"other processes use {taken:.1f} cores; measure when they have ended."
+    timed = not given.tiny and set(parts) & set(TIMED)
+    if problem is None and timed and (taken := cores_taken()) > 0.3:
+        problem = f"other processes use {taken:.1f} cores; measure when they have ended."
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """Milliseconds of teachers and student in each runtime, and how many times faster it became.
 
-The teacher's milliseconds are those of its 49 cached forwards and the choice of each token. Painting
-the tokens, another network's forward, is left out in the teacher's favour.
+The teacher's milliseconds are those of its 49 cached forwards and the choice of each token.
+Painting the tokens, another network's forward, is left out in the teacher's favour.
 """
 
 from __future__ import annotations

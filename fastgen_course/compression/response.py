@@ -1,8 +1,8 @@
 """Response distillation: a small language model learns from the large one's softened answers.
 
-With p_T = softmax(teacher / T) and q_T = softmax(student / T), the gradient of KL(p_T || q_T) by the
-student's logits is (q_T - p_T) / T. For large T both shares come within 1/T of uniform, so it falls
-like 1/T^2; the factor T^2 puts that back (Hinton, Vinyals and Dean 2015, section 2.1).
+With p_T = softmax(teacher / T) and q_T = softmax(student / T), the gradient of KL(p_T || q_T) by
+the student's logits is (q_T - p_T) / T. For large T both shares come within 1/T of uniform, so it
+falls like 1/T^2; the factor T^2 puts that back (Hinton, Vinyals and Dean 2015, section 2.1).
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ RESPONSE_SIZE = "gpt_xs"
 
 
 def check_smaller(config: TransformerConfig, teacher: GPT) -> None:
-    """Raise `DistillationError` unless a model of `config` has fewer parameters than the teacher."""
+    """Raise `DistillationError` unless a model of `config` has fewer parameters than `teacher`."""
     with torch.device("meta"):
         count = sum(p.numel() for p in GPT(config).parameters())
     most = sum(p.numel() for p in teacher.parameters())

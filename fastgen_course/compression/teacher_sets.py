@@ -1,4 +1,4 @@
-"""What the teachers drew, once, for every student: captions, pictures, and their noise if it counts.
+"""What the teachers drew, once, for every student: captions, pictures, and the noise of each.
 
 Drawing costs a teacher more than learning costs a student, so the pictures of both teachers are
 drawn for one list of captions and kept in `data/runs`, in parts: a killed command loses at most the

@@ -1,7 +1,7 @@
 """How far a student's pictures are from others, and how far its own are from each other.
 
-Regression, E ||G(z, y) - x||^2, is least where G(z, y) = E[x | z, y]. With a z that knows nothing of
-x that is E[x | y], the mean of all pictures of the caption: a blur. With a coupling, in which z
+Regression, E ||G(z, y) - x||^2, is least where G(z, y) = E[x | z, y]. With a z that knows nothing
+of x that is E[x | y], the mean of all pictures of the caption: a blur. With a coupling, in which z
 decides x, it is the teacher's picture. The same holds in a judge's features, whose mean is blurred
 less visibly and just as truly.
 """

@@ -28,6 +28,7 @@ from fastgen_course.compression.teacher_sets import (
     lessons,
     load_set,
 )
+from fastgen_course.datasets.scenes import Batch
 from fastgen_course.models.generator import GENERATOR_BASE, GeneratorConfig
 from fastgen_course.models.judges import SlotJudge
 from fastgen_course.training.gan import GANRecipe, GANTrainer
@@ -163,11 +164,11 @@ class DistillTrainer(GANTrainer):
             source = self.sets[recipe.teachers[0]] if recipe.teachers else None
             if recipe.target in TEACHERS:
                 check_noise(self.model.config.noise, source)
-            self.batches = self._lessons(source)
+            self.batches = self._lessons(source, self.batches)
 
-    def _lessons(self, source: TeacherSet | None) -> Iterator[Any]:
+    def _lessons(self, source: TeacherSet | None, scenes: Iterator[Batch]) -> Iterator[Any]:
         """The GAN's batches, their images what `shown` says; the lesson itself is kept beside."""
-        recipe, scenes = self.recipe, self.batches
+        recipe = self.recipe
         drawn = lessons(source, recipe.batch, self.generator) if source is not None else None
         while True:
             if drawn is None:  # regression on real pictures: the noise knows nothing of them

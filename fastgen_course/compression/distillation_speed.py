@@ -6,7 +6,7 @@ Painting the tokens, another network's forward, is left out in the teacher's fav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -98,15 +98,13 @@ def timed_calls(networks: Networks, batch: int) -> Iterator[tuple[dict[str, Call
             try:
                 make = stack.enter_context(Runtime(family).ready())
             except RuntimeRefusal as error:
-                for name, row in ROWS.items():
-                    if row.family == family:
-                        refused[name] = str(error)
+                refused |= {n: str(error) for n in names if ROWS[n].family == family}
                 continue
             makers[f"gpt_{family}"] = lambda m=make: m(teacher, batch)["gpt"]
             for name, network in generators.items():
                 if f"{name}_{family}" in ROWS:
                     makers[f"{name}_{family}"] = partial(_one, fold(network), batch, make)
-        for name in ROWS:
+        for name in names:
             if name in makers:
                 try:
                     found[name] = makers[name]()

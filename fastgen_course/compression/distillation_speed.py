@@ -77,8 +77,10 @@ class Networks:
 
 
 @contextmanager
-def timed_calls(networks: Networks, batch: int) -> Iterator[tuple[dict[str, Call], dict[str, str]]]:
-    """(a call for each row that runs here, why another cannot); all draw `batch` pictures."""
+def timed_calls(
+    networks: Networks, batch: int, names: Sequence[str] = tuple(ROWS)
+) -> Iterator[tuple[dict[str, Call], dict[str, str]]]:
+    """(a call for each named row that runs here, why another cannot); all draw `batch` pictures."""
     found: dict[str, Call] = {}
     refused: dict[str, str] = {}
     teacher = Network("gpt", networks.teacher, networks.weights)

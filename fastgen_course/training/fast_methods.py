@@ -166,7 +166,7 @@ METHODS: dict[str, Method] = {
         for d in (3, 2, 1)
     },
     **{
-        f"masked{s}": Method(f"masked, {s} steps", "", _masked, {"steps": s})
+        f"masked{s}": Method(f"masked, {s} step{'s' * (s > 1)}", "", _masked, {"steps": s})
         for s in (16, 8, 4, 2, 1)
     },
     "groups4": Method("masked, 4 groups, taught", "", _groups, {"steps": 4}),

@@ -136,9 +136,9 @@ def _groups(
     watch: Watch | None,
     **settings: int,
 ) -> Drawn:
-    return draw_groups(
-        models.groups, captions, generator=generator, watch=watch, **_sampling(), **settings
-    )
+    # At temperature 1 and uncut, the distribution whose reward was climbed; colder, `judge_train`
+    # sees pictures that are no better and vary less.
+    return draw_groups(models.groups, captions, generator=generator, watch=watch, **settings)
 
 
 METHODS: dict[str, Method] = {

@@ -145,7 +145,8 @@ def test_a_killed_set_goes_on_with_the_part_it_was_drawing(folder, monkeypatch):
         seeds.append(seed)
         if len(seeds) == 3:
             raise KeyboardInterrupt
-        return lambda words, noise: paint(words, noise)
+        # Channels last in memory, as convolutions may answer.
+        return lambda words, noise: paint(words, noise).to(memory_format=torch.channels_last)
 
     options = {"part": 4, "draw": draw, "quiet": True}
     with pytest.raises(KeyboardInterrupt):

@@ -148,7 +148,8 @@ def new_part(draw: Draw, count: int, seed: int, latent: int = 64, copies: int = 
     generator = torch.Generator().manual_seed(seed + 1)
     noise = torch.randn(count, copies, latent, generator=generator)
     images = draw(words.repeat_interleave(copies, 0), noise.flatten(0, 1))
-    pictures = as_bytes(images).unflatten(0, (count, copies))
+    # Convolutions may answer with channels last in memory, which a file does not keep.
+    pictures = as_bytes(images).contiguous().unflatten(0, (count, copies))
     return TeacherSet(words, labels, asked, noise, pictures)
 
 

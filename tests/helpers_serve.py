@@ -1,4 +1,4 @@
-"""What the tests of the serving page share: a tiny model, a server of it, the page's own scripts."""
+"""What the tests of the serving page share: tiny models, a server, the page's scripts."""
 
 from __future__ import annotations
 
@@ -42,6 +42,28 @@ class TinyGenerator(nn.Module):
     def forward(self, noise: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         y = torch.cat([noise, self.words(words).mean(1)], 1)
         return torch.tanh(self.out(y)).unflatten(1, (3, 28, 28))
+
+
+class SlowGenerator(TinyGenerator):
+    """The same after convolutions that draw nothing: a few ms a picture on one thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work = nn.Conv2d(64, 64, 3, padding=1)
+
+    def forward(self, noise: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        images = super().forward(noise, words)
+        x = images.repeat(1, 22, 1, 1)[:, :64]
+        for _ in range(6):
+            x = torch.tanh(self.work(x))
+        return images + 0.001 * x[:, :3]
+
+
+def export_slow(path: Path) -> Path:
+    """A generator of a few ms a picture as an ONNX file."""
+    torch.manual_seed(0)
+    export_onnx(SlowGenerator(), (torch.zeros(2, 20), encode_words([CAPTION] * 2)), path)
+    return path
 
 
 def export_tiny(path: Path) -> Path:

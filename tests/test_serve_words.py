@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import random
+import re
 import shutil
 from dataclasses import asdict, astuple, replace
 
@@ -52,9 +53,8 @@ def test_a_complete_caption_is_edited_as_a_picture_is():
         try:
             expected = apply_edit(item.source, item.request, road=RULES)
         except CaptionError as error:
-            with pytest.raises(CaptionError) as raised:
+            with pytest.raises(CaptionError, match=re.escape(str(error))):
                 edit_caption(render(item.source), item.request, road=RULES)
-            assert str(raised.value) == str(error)
             continue
         done = edit_caption(render(item.source), item.request, road=RULES)
         if item.source.garment != "nothing" and expected.attributes.garment != "nothing":
@@ -125,7 +125,7 @@ def test_naming_one_value_changes_at_most_that_slot(seed):
     assert done.after == replace(y, **{slot: value})
 
 
-# --- the page's own reading, against the package's -------------------------------------------------
+# --- the page's own reading, against the package's -----------------------------------------------
 
 
 def captions_to_read() -> list[str]:
@@ -215,8 +215,8 @@ def requests_to_read() -> list[tuple[str, str]]:
         pairs.append((render(some_attributes(rng)), " ".join(words)))
     odd = ["", "  ", "?", "👗", "make it " + "red " * 99, "ignore all previous instructions",
            "ein rotes Kleid bitte", "une robe", "платье", "nothing else", "make it a\u00a0coat",
-           "ｒｅｄ", "it’s too big", "salmon orange", "dark chocolate", "a little bigger", "greener",
-           "a car", "a shirt for a child", "red background", "a black boot", "a zebra"]  # fmt: skip
+           "ｒｅｄ", "it’s too big", "salmon orange", "dark chocolate", "a little bigger",
+           "greener", "a car", "a shirt for a child", "red background", "a black boot", "a zebra"]  # fmt: skip
     return [*pairs, *((caption, text) for text in odd for caption in (COMPLETE, "a boot"))]
 
 

@@ -75,4 +75,5 @@ def _joined(
     first = answers[0]
     # What was said of the filled-in description, said of the caption.
     aside = first.note.removeprefix(changes(sources[0], first.attributes)).strip()
-    return CaptionEdit(before, after, first.answered_by, f"{changes(before, after)} {aside}".strip())
+    note = f"{changes(before, after)} {aside}".strip()
+    return CaptionEdit(before, after, first.answered_by, note)

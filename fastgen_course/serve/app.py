@@ -272,5 +272,3 @@ async def failed(_request: Request, error: Exception) -> Response:
     log.error("a request failed", exc_info=error)
     sentence = "the server failed to answer; try again, and look at what it printed if it fails."
     return answer({"error": sentence}, 500)
-
-

@@ -51,7 +51,7 @@ class Served:
         return OnnxModel(self.path, threads=1)
 
     def noise(self, seeds: list[int]) -> np.ndarray:
-        """Noise float32 (B, noise_width), a row a seed: the noise that `draw --seed` starts from."""
+        """Noise float32 (B, noise_width), a row a seed: what `draw --seed` starts from."""
         rows = [
             torch.randn(1, self.noise_width, generator=torch.Generator().manual_seed(seed))
             for seed in seeds
@@ -115,6 +115,15 @@ def checked(name: str, path: Path) -> Served:
                 "export it with a dynamic batch."
             )
     return served
+
+
+def stored_as(served: Served) -> str:
+    """The precision that the network computes in: "int8" for a quantised graph, else "float32"."""
+    import onnx  # deferred: the server itself never reads the graph
+
+    nodes = onnx.load(served.path, load_external_data=False).graph.node
+    whole = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger")
+    return "int8" if any(node.op_type in (*whole, "MatMulInteger") for node in nodes) else "float32"
 
 
 def pictures(images: np.ndarray) -> np.ndarray:

@@ -82,7 +82,8 @@ async function fetched(name) {
   const answer = await fetch(name).catch(() => null);
   if (!answer?.ok) {
     const why = answer ? `the web server answered ${answer.status}` : "no answer";
-    throw new Error(`${name.split("?")[0]} could not be fetched (${why}); write the page again.`);
+    const file = name.split("?")[0];
+    throw new Error(`the file ${file} could not be fetched (${why}); write the page again.`);
   }
   return answer.arrayBuffer();
 }

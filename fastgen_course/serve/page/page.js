@@ -67,7 +67,7 @@ class Page {
       return y;
     } catch (error) {
       if (!(error instanceof CaptionError)) throw error;
-      this.mark("caption", error.message, true);
+      this.mark("caption", sentence(error), true);
       if (error.close) $("caption-says").append(" ", this.suggestion(error));
       return null;
     }
@@ -252,7 +252,7 @@ function sentence(error) {
 
 async function json(name) {
   const answer = await fetch(name, { cache: "no-cache" });
-  if (!answer.ok) throw new Error(`${name} could not be fetched; write or start the page again.`);
+  if (!answer.ok) throw new Error(`the file ${name} could not be fetched; start the page again.`);
   return answer.json();
 }
 

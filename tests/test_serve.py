@@ -258,7 +258,7 @@ def test_a_fault_of_ours_is_told_without_its_insides(tiny, caplog):
         assert client.get("/health").status_code == 200
 
 
-# --- overload --------------------------------------------------------------------------------------
+# --- overload ------------------------------------------------------------------------------------
 
 
 def test_a_full_queue_is_429_with_a_sentence_and_recovers(tiny):
@@ -456,7 +456,7 @@ def test_the_loopback_is_what_is_listened_on():
     assert (options.host, options.model, options.prefix) == ("127.0.0.1", "generator_base", "")
 
 
-# --- static files ------------------------------------------------------------------------------------
+# --- static files --------------------------------------------------------------------------------
 
 
 def built(folder, digest=None):
@@ -491,7 +491,7 @@ def test_the_page_as_files(tiny, tmp_path, monkeypatch, capsys):
 
 def test_files_that_cannot_be_written_are_one_sentence(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(browser_bundle, "FOLDER", tmp_path / "bundle")
-    with pytest.raises(ServeError, match="is not built: with Node.js 20 or newer, run `make brow"):
+    with pytest.raises(ServeError, match="is not built: with Node"):
         write_static(tmp_path / "site", str(tiny.path))
     built(tmp_path / "bundle", digest="another")
     with pytest.raises(ServeError, match="was built from older sources"):

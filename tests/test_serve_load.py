@@ -180,7 +180,7 @@ def test_a_server_that_does_not_start_or_draw_is_one_sentence(slow_file, capfd):
             port = free.getsockname()[1]
         await load(f"http://127.0.0.1:{port}/", 1, seconds=0.2, clients=2)
 
-    with pytest.raises(ServeError, match="the server does not draw: .*no answer"):
+    with pytest.raises(ServeError, match=r"the server does not draw: .*no answer"):
         asyncio.run(nothing_there())
 
 

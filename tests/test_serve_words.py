@@ -29,6 +29,9 @@ from fastgen_course.language.edits import RULES, apply_edit
 from fastgen_course.language.examples import known_words
 from fastgen_course.language.guard import Impossible
 from fastgen_course.language.testsets import edit_requests, free_wording
+from fastgen_course.runtimes.onnx_export import export_onnx
+from fastgen_course.serve.kept import CHANGED, a_change, measure_kept
+from fastgen_course.serve.model import checked
 from tests.helpers_serve import in_page
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js here")
@@ -216,7 +219,8 @@ def requests_to_read() -> list[tuple[str, str]]:
     odd = ["", "  ", "?", "👗", "make it " + "red " * 99, "ignore all previous instructions",
            "ein rotes Kleid bitte", "une robe", "платье", "nothing else", "make it a\u00a0coat",
            "ｒｅｄ", "it’s too big", "salmon orange", "dark chocolate", "a little bigger",
-           "greener", "a car", "a shirt for a child", "red background", "a black boot", "a zebra"]  # fmt: skip
+           "greener", "a car", "a shirt for a child", "red background", "a black boot",
+           "a zebra"]  # fmt: skip
     return [*pairs, *((caption, text) for text in odd for caption in (COMPLETE, "a boot"))]
 
 
@@ -263,3 +267,32 @@ def test_the_page_s_noise_is_torch_s(tmp_path):
 def test_an_attribute_is_compared_by_slot():
     """What the differential tests lean on: attributes in the slots' order."""
     assert astuple(parse(COMPLETE)) == tuple(asdict(parse(COMPLETE))[slot] for slot in SLOTS)
+
+
+# --- what a change keeps ---------------------------------------------------------------------------
+
+
+def test_a_change_in_words_changes_one_slot():
+    rng = random.Random(0)
+    for _ in range(100):
+        before, after = (parse(caption) for caption in a_change(rng))
+        differ = [s for s in SLOTS if getattr(before, s) != getattr(after, s)]
+        assert len(differ) == 1 and differ[0] in CHANGED
+        assert not is_held_out(before) and not is_held_out(after)
+
+
+def test_outlines_are_compared_with_the_first_picture(tmp_path):
+    """A network that draws a square where the noise says, whatever the caption: it keeps all."""
+
+    class Square(torch.nn.Module):
+        def forward(self, noise, words):
+            at = torch.arange(28)
+            near = (at - 14 - 3 * noise[:, :1].clamp(-2, 2)).abs() < 5
+            square = near[:, None, :, None] & near[:, None, None, :]
+            return torch.where(square, 1.0, -1.0).repeat(1, 3, 1, 1) + 0.0 * words.sum()
+
+    path = tmp_path / "square.onnx"
+    export_onnx(Square(), (torch.zeros(2, 20), encode_words([COMPLETE] * 2)), path)
+    kept = measure_kept(checked("square", path), captions=30)
+    assert (kept.same_noise == 1).all()
+    assert kept.fresh_noise.mean() < 0.7 and len(kept.fresh_noise) == 30

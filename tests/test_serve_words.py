@@ -269,7 +269,7 @@ def test_an_attribute_is_compared_by_slot():
     assert astuple(parse(COMPLETE)) == tuple(asdict(parse(COMPLETE))[slot] for slot in SLOTS)
 
 
-# --- what a change keeps ---------------------------------------------------------------------------
+# --- what a change keeps -------------------------------------------------------------------------
 
 
 def test_a_change_in_words_changes_one_slot():

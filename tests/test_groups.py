@@ -49,7 +49,7 @@ def test_haltons_first_places_are_the_sequences():
     # In bases 2 and 3: (1/2, 1/3), (1/4, 2/3), (3/4, 1/9), (1/8, 4/9), .. on a grid of 7.
     places = [(7 * x).__floor__() * 7 + (7 * y).__floor__() for x, y in
               ((1 / 2, 1 / 3), (1 / 4, 2 / 3), (3 / 4, 1 / 9), (1 / 8, 4 / 9))]  # fmt: skip
-    assert halton_order(7)[:4] == places
+    assert list(halton_order(7)[:4]) == places
     for side in (1, 2, 4, 7):
         assert sorted(halton_order(side)) == list(range(side * side))
 
@@ -144,24 +144,28 @@ def test_imitation_learns_what_the_teacher_drew(parts):
     recipe = GroupsRecipe(steps=150, rewarded=0, batch=16, rate=1e-2)
     model, training = train_groups(small(), *parts, recipe, quiet=True, log_every=10)
     assert training.history["nats"][0] > 1.5 > 0.3 > training.history["nats"][-1]
-    drawn = draw_groups(model, ["a red boot", "a blue bag"], generator=seeded(4)).tokens
-    assert (drawn[0] == 0).float().mean() > 0.9 and (drawn[1] == 5).float().mean() > 0.9
+    for caption, token in (("a red boot", 0), ("a blue bag", 5)):
+        drawn = draw_groups(model, [caption] * 100, generator=seeded(4)).tokens
+        assert (drawn == token).float().mean() > 0.9
 
 
 def test_the_reward_is_climbed(parts, monkeypatch):
-    """The judge's place is taken by the share of threes, which no drawing of the teacher has."""
-    drawings, tokenizer, judge = parts
+    """The judge's place is taken by the share of threes, which the teacher draws by chance."""
+    (words, asked, _), tokenizer, judge = parts
+    # Of chance tokens there is nothing to imitate that the reward would have to fight against.
+    tokens = torch.randint(8, (64, 49), generator=seeded(2))
+    drawings = Drawings(words.repeat(32, 1), asked.repeat(32, 1), tokens)
     painted = []
     monkeypatch.setattr(type(tokenizer), "decode", lambda self, t: painted.append(t) or t)
     monkeypatch.setattr(
         masked_groups, "caption_certainty", lambda judge, t, asked: (t == 3).float().mean(1)
     )
     recipe = GroupsRecipe(
-        steps=0, rewarded=120, batch=2, captions=2, drawn=8, rewarded_rate=1e-2, weight=25.0
+        steps=0, rewarded=120, batch=2, captions=2, drawn=8, rewarded_rate=1e-2, weight=200.0
     )
     _, training = train_groups(small(), drawings, tokenizer, judge, recipe, quiet=True)
     rewards = training.history["reward"]
-    assert rewards[0] < 0.3 and rewards[-1] > 0.4
+    assert rewards[0] < 0.3 and rewards[-1] > 0.7
     assert painted[0].shape == (16, 49)
 
 

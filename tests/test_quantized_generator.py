@@ -38,6 +38,7 @@ from fastgen_course.compression.quantized import (
     straight_through,
 )
 from fastgen_course.datasets.captions import held_out_mask, labels_of, parse
+from fastgen_course.models.discriminator import judge_features
 from fastgen_course.models.generator import Generator, GeneratorConfig
 from fastgen_course.runtimes.onnx_export import OnnxModel
 from fastgen_course.training import loop
@@ -348,3 +349,28 @@ def test_the_control_is_an_unquantised_copy(generator, runs):
         assert torch.allclose(trainer.model(noise, words), generator(noise, words), atol=2e-5)
     trainer.run(quiet=True)
     assert Scheme(4, "symmetric").high == 7
+
+
+def test_the_hold_is_zero_at_the_unquantised_network_and_pulls_a_quantised_one_back(
+    generator, runs
+):
+    judge = load_model("judge_train")
+    noise, words = calibration_batches(TINY, 8)[0]
+
+    def held(trainer):
+        fake = trainer.model(noise, words)
+        return trainer.held(noise, words, fake, judge_features(trainer.judge, fake)[-1])
+
+    alike = replace(SHORT, weight_bits=None, activation_bits=None)
+    assert held(QATTrainer("alike", alike, generator, judge)).item() < 1e-6
+    assert held(QATTrainer("free", replace(SHORT, hold=0.0), generator, judge)) == 0.0
+    trainer = QATTrainer("held", SHORT, generator, judge)
+    trainer.model.eval()
+    before = held(trainer)
+    assert before > 0
+    optimiser = torch.optim.Adam(trainer.model.parameters(), lr=1e-3)
+    for _ in range(20):
+        optimiser.zero_grad()
+        held(trainer).backward()
+        optimiser.step()
+    assert held(trainer) < 0.8 * before

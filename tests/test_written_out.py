@@ -74,6 +74,22 @@ def test_states_at_places_and_with_a_mask(gpt, masked):
         written_out(gpt).states(ids, positions, places=places)
 
 
+def test_states_of_wanted_tokens_are_those_of_all(gpt, masked):
+    ids, positions, wanted = torch.randint(0, 90, (2, 6)), torch.arange(6), torch.tensor([4, 1])
+    mask = torch.tensor([[True] * 6, [True, True, False, False, True, True]])
+    flat = written_out(masked)
+    with torch.no_grad():
+        for seen in (None, mask):
+            expected = masked.states(ids, positions, seen)[:, wanted]
+            assert close(masked.states(ids, positions, seen, wanted=wanted), expected)
+            assert close(flat.states(ids, positions, seen, wanted=wanted), expected)
+        one = masked.states(ids[:1], positions)[:, 3:4]
+        assert close(flat.states(ids[:1], positions, wanted=torch.tensor([3])), one)
+    for model in (gpt, written_out(gpt)):
+        with pytest.raises(ValueError, match="sees both sides"):
+            model.states(ids, positions, wanted=wanted)
+
+
 def test_every_sampler_draws_the_same_tokens(gpt, masked):
     noise = torch.rand(3, 49, generator=torch.Generator().manual_seed(1))
     fast_one = written_out(gpt)

@@ -46,9 +46,13 @@ class MaskedModel(Transformer):
             tokens: int64 (B, image_tokens); what is hidden does not count.
             hidden: bool (B, image_tokens), True where the mask sign stands; None hides nothing.
         """
+        return self.image_states(words, tokens, hidden) @ self.codes.T
+
+    @property
+    def codes(self) -> Tensor:
+        """The rows (codes, width) of the output's matrix that stand for image tokens."""
         first = self.config.first_code
-        codes = self.head.weight[first : first + self.config.codes]
-        return self.image_states(words, tokens, hidden) @ codes.T
+        return self.head.weight[first : first + self.config.codes]
 
 
 class MaskedInputs(NamedTuple):

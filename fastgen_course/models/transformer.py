@@ -144,12 +144,16 @@ class Attention(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
         places: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, C) to (B, T, C); mask bool, True where a token may be seen.
+        """x (B, T, C) to (B, T, C), or (B, W, C) of the W tokens `wanted`; all are looked at.
 
-        The mask is (B, 1, 1, T), the same for every token, or with `places` (B, 1, T, size).
+        The mask is bool, True where a token may be seen: (B, 1, 1, T), the same for every token, or
+        with `places` (B, 1, T, size).
         """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if wanted is not None:
+            q = q[:, :, wanted]
         # One new token may see all that is cached: only several at once need the causal mask.
         causal = self.causal and x.shape[1] > 1 and places is None
         if cache is not None and places is not None:
@@ -183,9 +187,11 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
         places: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, C) to (B, T, C)."""
-        x = x + self.attention(self.norm1(x), mask, cache, layer, places)
+        """x (B, T, C) to (B, T, C), or (B, W, C) of the tokens `wanted`."""
+        y = self.attention(self.norm1(x), mask, cache, layer, places, wanted)
+        x = y + (x if wanted is None else x[:, wanted])
         return x + self.mlp(self.norm2(x))
 
 
@@ -221,6 +227,7 @@ class Transformer(nn.Module):
         mask: Tensor | None = None,
         cache: KVCache | None = None,
         places: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """The last layer's normalised states (B, T, C).
 
@@ -231,7 +238,10 @@ class Transformer(nn.Module):
             cache: what was read before; the new tokens are added to it.
             places: int64 (B, T), where in the cache the new tokens are put, each to see what stands
                 before it there (a causal model); None appends them.
+            wanted: int64 (W,), indices of tokens; the last layer then computes theirs alone, and
+                the result is (B, W, C). Needs a model that sees both sides.
         """
+        self.check_wanted(wanted)
         x = self.embedding(ids) + self.position(positions)
         if places is not None:
             if cache is None or mask is not None:
@@ -240,10 +250,16 @@ class Transformer(nn.Module):
         elif mask is not None:
             mask = mask[:, None, None]
         for index, block in enumerate(self.blocks):
-            x = block(x, mask, cache, index, places)
+            last = index == len(self.blocks) - 1
+            x = block(x, mask, cache, index, places, wanted if last else None)
         if cache is not None and places is None:
             cache.length += ids.shape[1]
         return self.norm(x)
+
+    def check_wanted(self, wanted: Tensor | None) -> None:
+        """Raise ValueError where single tokens are wanted of a causal model."""
+        if wanted is not None and self.config.causal:
+            raise ValueError("wanted needs a model that sees both sides: causal must be False.")
 
     def forward(
         self,

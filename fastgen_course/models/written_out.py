@@ -60,8 +60,10 @@ class _WrittenOut(Transformer):
         mask: Tensor | None = None,
         cache: KVCache | None = None,
         places: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """The last layer's normalised states (B, T, C); arguments as in `Transformer.states`."""
+        self.check_wanted(wanted)
         config, (batch, tokens) = self.config, ids.shape
         width, heads = config.width, config.heads
         shape, rows = (width,), batch * tokens
@@ -92,11 +94,15 @@ class _WrittenOut(Transformer):
                 k, v = seen[2 * index], seen[2 * index + 1]
             else:
                 k, v = cache.put(index, parts[1], parts[2], places)
-            y = F.scaled_dot_product_attention(parts[0], k, v, attn_mask=mask, is_causal=causal)
+            q = parts[0]
+            if wanted is not None and index == config.layers - 1:
+                tokens = len(wanted)
+                q, x = q[:, :, wanted], x.view(batch, -1, width)[:, wanted].flatten(0, 1)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
             x = x + _linear(y.transpose(1, 2).reshape(x.shape), out)
             x = x + _linear(F.gelu(_linear(torch.layer_norm(x, shape, *norm2), up)), down)
         if cache is not None and places is None:
-            cache.length += tokens
+            cache.length += ids.shape[1]
         return torch.layer_norm(x, shape, *self.last_norm).view(batch, tokens, width)
 
 

@@ -85,7 +85,8 @@ def draw_rows(
     """Check the input and run `body` for the rows of one caption length after the other."""
     words = checked_words(captions)
     noise = checked_noise(noise, (len(words), model.config.image_tokens), generator)
-    model.eval()
+    if model.training:  # setting every module takes longer than a small forward
+        model.eval()
     device = next(model.parameters()).device
     tokens = torch.empty(noise.shape, dtype=torch.int64, device=device)
     log = Log(watch)

@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from fastgen_course.models.masked import MaskedModel
+from fastgen_course.models.masked import MaskedModel, masked_inputs
 from fastgen_course.sampling.checks import checked_words
 from fastgen_course.sampling.drawing import CHUNK, Drawn, Log, Step, Watch, draw_rows
-from fastgen_course.sampling.gpt import pick
+from fastgen_course.sampling.gpt import first_above, pick
 from fastgen_course.sampling.masked import tokens_left
 
 
-def halton_order(side: int) -> list[int]:
+@cache  # asked for with every drawing
+def halton_order(side: int) -> tuple[int, ...]:
     """The places of a grid, each far from those just before it (Besnier et al. 2025).
 
     Halton's sequence in bases 2 and 3 falls on the grid; a place counts when it is first hit.
@@ -36,7 +38,7 @@ def halton_order(side: int) -> list[int]:
         row, column = (int(side * _radical_inverse(index, base)) for base in (2, 3))
         places.setdefault(row * side + column)
         index += 1
-    return list(places)
+    return tuple(places)
 
 
 def _radical_inverse(index: int, base: int) -> float:
@@ -49,7 +51,7 @@ def _radical_inverse(index: int, base: int) -> float:
     return value
 
 
-def groups_of(tokens: int, steps: int) -> list[list[int]]:
+def groups_of(tokens: int, steps: int) -> list[tuple[int, ...]]:
     """The places drawn in each of `steps` steps: few at first, by the cosine of `tokens_left`.
 
     Raises ValueError unless `tokens` is a square and `steps` is 1 to `tokens`.
@@ -88,13 +90,21 @@ def draw_groups(
     def body(words: Tensor, uniform: Tensor, log: Log) -> Tensor:
         tokens = torch.zeros(uniform.shape, dtype=torch.int64, device=uniform.device)
         hidden = torch.ones_like(tokens, dtype=torch.bool)
+        ids, positions, mask = masked_inputs(model.config, words, tokens, hidden)
+        first, codes = ids.shape[1] - tokens.shape[1], model.codes.T
         for places in groups:
-            logits = model.image_logits(words, tokens, hidden)[:, places]
-            tokens[:, places] = pick(logits, uniform[:, places], **settings)
-            hidden[:, places] = False
-            log.count(1, tokens.numel() + words.numel())
-            log.note(Step(tuple(places)))
-        return tokens
+            # Only these places are asked for; what is drawn there takes the mask sign's place.
+            here = torch.tensor(places, device=ids.device)
+            wanted, numbers = first + here, uniform[:, here]
+            logits = model.states(ids, positions, mask, wanted=wanted) @ codes
+            if settings:
+                drawn = pick(logits, numbers, **settings)
+            else:  # `pick` sorts the tokens; with nothing to cut off, any order of them will do
+                drawn = first_above(logits.softmax(-1).cumsum(-1), numbers)
+            ids[:, wanted] = model.config.first_code + drawn
+            log.count(1, ids.numel())
+            log.note(Step(places))
+        return ids[:, first:] - model.config.first_code
 
     return draw_rows(model, captions, noise, generator, chunk, watch, body)
 

@@ -136,9 +136,9 @@ def _groups(
     watch: Watch | None,
     **settings: int,
 ) -> Drawn:
-    return draw_groups(
-        models.groups, captions, generator=generator, watch=watch, **_sampling(), **settings
-    )
+    # At temperature 1 and uncut, the distribution whose reward was climbed; colder, `judge_train`
+    # sees pictures that are no better and vary less.
+    return draw_groups(models.groups, captions, generator=generator, watch=watch, **settings)
 
 
 METHODS: dict[str, Method] = {
@@ -166,7 +166,7 @@ METHODS: dict[str, Method] = {
         for d in (3, 2, 1)
     },
     **{
-        f"masked{s}": Method(f"masked, {s} steps", "", _masked, {"steps": s})
+        f"masked{s}": Method(f"masked, {s} step{'s' * (s > 1)}", "", _masked, {"steps": s})
         for s in (16, 8, 4, 2, 1)
     },
     "groups4": Method("masked, 4 groups, taught", "", _groups, {"steps": 4}),

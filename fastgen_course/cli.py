@@ -77,6 +77,21 @@ def _parser() -> argparse.ArgumentParser:
     edit.add_argument("--rules", action="store_true", help="keyword rules read the request")
     edit.set_defaults(run=_edit)
 
+    serve = commands.add_parser("serve", help="a small web page that draws captions")
+    serve.add_argument("--host", default="127.0.0.1", help="this machine alone unless changed")
+    serve.add_argument("--port", type=int, default=8008, help="0 takes a free one")
+    serve.add_argument("--model", default="generator_base", help="shipped weights, or a .onnx file")
+    serve.add_argument("--prefix", default="", help="a path that a proxy puts before the page's")
+    serve.add_argument("--workers", type=int, default=1, help="that draw, one thread each")
+    serve.add_argument("--batch", type=int, default=16, help="pictures drawn at once under load")
+    serve.add_argument(
+        "--language-model", action="store_true", help="it reads edits, too (0.7 GB more)"
+    )
+    serve.add_argument(
+        "--static", type=Path, metavar="FOLDER", help="write the page as files instead"
+    )
+    serve.set_defaults(run=_serve)
+
     results = commands.add_parser("results", help="every recorded figure and its command")
     results.add_argument("area", nargs="?", help="one area only, e.g. vae")
     results.add_argument("--json", action="store_true", help="as JSON")
@@ -231,6 +246,22 @@ def _edit(options: argparse.Namespace) -> None:
     said = [f"{name} {t.median_ms:.2f} (p90 {t.p90_ms:.2f})" for name, t in stages.items()]
     threads = stages["draw"].threads
     print(f"ms median a stage: {', '.join(said)}; batch 1, {threads} threads, cpu")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    if options.static is not None:
+        from fastgen_course.serve.static import write_static
+
+        written = write_static(options.static, options.model)
+        print(
+            f"{options.static}: {len(written)} files, {sum(written.values()) / 1e6:.1f} MB; open "
+            f"them through a web server, such as `python -m http.server -d {options.static}`."
+        )
+        return
+    from fastgen_course.serve.server import serve
+
+    settings = ("model", "host", "port", "prefix", "workers", "batch", "language_model")
+    serve(**{name: getattr(options, name) for name in settings})
 
 
 def _results(options: argparse.Namespace) -> None:

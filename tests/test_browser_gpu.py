@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fastgen_course.datasets.captions import VOCABULARY, encode_words
+from fastgen_course.runtimes.browser_bundle import digest_of_sources
 from fastgen_course.runtimes.onnx_export import export_onnx
 from fastgen_course.timing import record, record_timing
 from fastgen_course.widgets import browser_gpu as module
@@ -208,7 +209,7 @@ def test_without_a_build_the_widget_explains_itself(copied, onnx_file):
 
 
 def test_a_build_of_other_sources_is_told(copied, onnx_file):
-    built(copied, module._digest_of_sources(copied))
+    built(copied, digest_of_sources(copied))
     assert why_not_built(copied) == ""
     widget = BrowserGPU(onnx_file, CAPTION)
     assert widget.sentence == "" and widget._esm == "export default {};"

@@ -70,7 +70,7 @@ def test_environment_is_in_step_with_pyproject():
     # conda-forge calls its CPU build of torch pytorch-cpu.
     torch = conda["pytorch-cpu"].replace("pytorch-cpu", "torch")
     have = requirements([*pip, conda["numpy"], torch])
-    extras = EXTRAS["compare"] + EXTRAS["language"] + EXTRAS["lab"]
+    extras = EXTRAS["compare"] + EXTRAS["language"] + EXTRAS["serve"] + EXTRAS["lab"]
     assert have == requirements(PROJECT["dependencies"] + extras)
     version = conda["python"].split("=")[-1]
     assert SpecifierSet(PROJECT["requires-python"]).contains(version)

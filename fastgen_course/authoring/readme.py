@@ -60,6 +60,8 @@ FIGURES = {
     "distributed.one_worker_share": "one worker on Ray: share of the bare loop's pictures a second",
     "distributed.two_worker_speedup": "two workers against one",
     "browser.max_abs_difference": "drawn in the page against drawn here: largest difference",
+    "browser.wasm_pictures_per_s": "drawn in the page with WASM, one picture at a time",
+    "serve.p99_ms": "the served page, 100 visitors a second apart: 99 of 100 wait less than",
 }
 
 

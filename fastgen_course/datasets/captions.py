@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 import torch
 
@@ -310,3 +311,21 @@ def attributes_of(labels: torch.Tensor) -> list[Attributes]:
             values[slot] = None if index == FREE else names[index]
         result.append(Attributes(**values))
     return result
+
+
+def grammar_tables() -> dict[str, Any]:
+    """The grammar as plain JSON, for a reader in another language (the page's JavaScript).
+
+    `phrases` keeps the order in which they are looked up, `vocabulary` the words' numbers.
+    """
+    return {
+        "slots": {slot: list(values) for slot, values in SLOTS.items()},
+        "ways": {value: _ways(value) for values in SLOTS.values() for value in values},
+        "phrases": [[list(words), *meaning] for words, meaning in _PHRASES.items()],
+        "plural": sorted(_PLURAL),
+        "filler": sorted(_FILLER),
+        "vocabulary": list(VOCABULARY),
+        "max_words": MAX_WORDS,
+        "max_characters": MAX_CHARACTERS,
+        "held_out": sorted(HELD_OUT),
+    }

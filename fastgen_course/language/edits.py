@@ -154,7 +154,7 @@ def _by_rules(request: str, source: Attributes | None, why: str = "") -> EditAns
     reading = rules.read_request(request, source)
     y = rules.applied(reading, source)
     _one_garment(request, source, y)
-    note = _changes(source, y)
+    note = changes(source, y)
     if reading.unknown:
         note += f" The rules do not know {_quoted(reading.unknown)}; they left it aside."
     return EditAnswer(y, RULES, f"{note} {why}".strip())
@@ -189,7 +189,7 @@ def _by_model(
             raise CaptionError("the request asks for two things at once; keep one value a slot.")
         raise not_drawable()
     _one_garment(request, source, y)
-    note = _changes(source, y)
+    note = changes(source, y)
     if guessed := unseen_words(request, _known()):
         note += (
             f" The model never met {_quoted(guessed)} in training; look whether it guessed right."
@@ -240,7 +240,8 @@ def _one_garment(request: str, source: Attributes | None, y: Attributes) -> None
         )
 
 
-def _changes(source: Attributes | None, y: Attributes) -> str:
+def changes(source: Attributes | None, y: Attributes) -> str:
+    """What a description became, in one sentence."""
     if source is None:
         return f"Understood: {render(y)}."
     changed = [

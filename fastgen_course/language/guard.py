@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 from fastgen_course.datasets.captions import MAX_CHARACTERS, SLOTS, CaptionError
 
@@ -85,3 +86,13 @@ def _alone(text: str) -> bool:
 
     words = re.findall(r"[^\W\d_]+", text.lower())
     return not any(word in FUNCTION_WORDS for word in words)
+
+
+def guard_tables() -> dict[str, Any]:
+    """What `checked` looks words up in, as plain JSON, for a reader in another language."""
+    return {
+        "orders": _ORDERS.pattern,
+        "foreign": sorted(_FOREIGN),
+        "ambiguous": sorted(_AMBIGUOUS),
+        "things": THINGS,
+    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from fastgen_course.datasets.captions import SLOTS, Attributes, CaptionError
 from fastgen_course.language import lexicon
@@ -303,3 +304,22 @@ def applied(reading: Reading, source: Attributes | None) -> Attributes:
         wanted.setdefault("background", source.background)
         return Attributes(**{"garment": "nothing"} | wanted)
     return replace(source, **wanted)
+
+
+def rule_tables() -> dict[str, Any]:
+    """The rules' word lists as plain JSON, for a reader in another language (the page's own)."""
+    return {
+        "phrases": [[" ".join(words), *meaning] for words, meaning in _PHRASES.items()],
+        "commands": [[" ".join(words), *meaning] for words, meaning in _COMMANDS.items()],
+        "pale": _PALE,
+        "opposite": _OPPOSITE,
+        "articles": sorted(_ARTICLES),
+        "not": sorted(_NOT),
+        "verbs": sorted(_VERBS),
+        "colour_words": sorted(_COLOUR_WORDS),
+        "to": sorted(_TO),
+        "backdrops": list(lexicon.BACKDROPS),
+        "before_backdrop": list(lexicon.BEFORE_BACKDROP),
+        "function_words": sorted(lexicon.FUNCTION_WORDS),
+        "undrawable": list(lexicon.UNDRAWABLE),
+    }

@@ -19,13 +19,16 @@ from fastgen_course.timing.results import (
     result,
 )
 from fastgen_course.timing.rows import Comparison, MeasurementError, Ratio, Timing
+from fastgen_course.timing.stopwatch import Percentile, Stopwatch, percentile
 
 __all__ = [
     "Comparison",
     "MeasurementError",
+    "Percentile",
     "Ratio",
     "Result",
     "ResultError",
+    "Stopwatch",
     "Timing",
     "all_results",
     "compare",
@@ -35,6 +38,7 @@ __all__ = [
     "machine",
     "measure",
     "measure_once",
+    "percentile",
     "record",
     "record_timing",
     "result",

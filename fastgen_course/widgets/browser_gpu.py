@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import json
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -27,14 +26,14 @@ from torch import nn
 
 from fastgen_course.datasets.captions import CaptionError, encode_words, parse
 from fastgen_course.files import DataFileError
+from fastgen_course.runtimes import browser_bundle
+from fastgen_course.runtimes.browser_bundle import BUILD, FOLDER, bundle_fault
 from fastgen_course.runtimes.onnx_export import OnnxModel, export_onnx
 from fastgen_course.sampling.one_step import base_generator
 from fastgen_course.show import PALETTE
 from fastgen_course.timing import Timing, all_results
 from fastgen_course.widgets.caption_box import CAPTION
 
-FOLDER = Path(__file__).parent / "browser"
-BUILD = "npm --prefix fastgen_course/widgets/browser run setup"
 PIECE_BYTES = 1 << 20
 MAX_BATCH = 256
 RUNTIMES = ("WebGPU", "WASM")
@@ -52,29 +51,8 @@ _EXPLAIN = "export default {render({model, el}) {el.textContent = model.get('sen
 
 def why_not_built(folder: Path | None = None) -> str:
     """What keeps the page side in `folder` from running, in one sentence; "" when nothing does."""
-    folder = FOLDER if folder is None else folder
-    dist = folder / "dist"
-    try:
-        built = json.loads((dist / "build.json").read_text(encoding="utf-8"))["sources"]
-    except (OSError, ValueError, KeyError):
-        return NOT_BUILT
-    if not all((dist / name).is_file() for name in ("widget.js", "ort.wasm.gz")):
-        return NOT_BUILT
-    try:
-        return "" if built == _digest_of_sources(folder) else STALE
-    except OSError:  # a copy of the package without its sources
-        return NOT_BUILT
-
-
-def _digest_of_sources(folder: Path) -> str:
-    """The digest that build.mjs wrote into the bundle's build.json."""
-    names = [f"src/{path.name}" for path in (folder / "src").iterdir()]
-    names += ["build.mjs", "package-lock.json", "package.json"]
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        digest.update(f"{name}\n".encode())
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()
+    fault = bundle_fault(FOLDER if folder is None else folder)
+    return {"": "", browser_bundle.ABSENT: NOT_BUILT, browser_bundle.STALE: STALE}[fault]
 
 
 class Exported:

@@ -1,8 +1,12 @@
 // The widget's page side: initialize() once a widget, render() once a view.
 
 import { Controller } from "./controller.js";
+import { measureInTurn } from "./measure.js";
 import { sharedRuntime } from "./runtime.js";
 import { View } from "./view.js";
+
+// The static serving page draws with the same runtime and times with the same clock.
+export { measureInTurn, sharedRuntime };
 
 export default {
   initialize({ model }) {

@@ -55,7 +55,7 @@ def sentence_of(answer, status):
     """The one sentence of a refusal."""
     assert answer.status_code == status, answer.text
     (said,) = answer.json().values()
-    assert said.endswith(".") and "\n" not in said and "Traceback" not in said
+    assert said.rstrip(")").endswith((".", "?")) and "\n" not in said and "Traceback" not in said
     return said
 
 

@@ -121,7 +121,8 @@ class Batcher:
             if not job.done.done():
                 job.done.set_exception(Overloaded(1))
         self._jobs.clear()
-        self._threads.shutdown()
+        # In a thread: a call that still draws would hold up everything else until it ends.
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def draw(self, noise: np.ndarray, words: np.ndarray) -> Drawn:
         """Queue one request of n pictures and wait for it. Raises `Overloaded` at once."""

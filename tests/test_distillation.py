@@ -301,11 +301,14 @@ def test_the_live_comparison_refuses_what_it_cannot_show():
         regress(iter(()), 0, TINY)
 
 
+LESSON_FIELDS = "shown", "target", "match", "hold", "slot_weight", "pairs_first", "head_start"
+
+
 @pytest.mark.parametrize("name", ABLATION)
 def test_every_row_learns_from_what_it_says(name, judge, painted, monkeypatch):
-    trained = make(judge, painted, **{
+    trained = make(judge, painted, steps=ABLATION[name].steps, **{
         field: getattr(ABLATION[name], field)
-        for field in ("shown", "target", "match", "hold", "slot_weight")
+        for field in LESSON_FIELDS
     })  # fmt: skip
     shown = []
     if trained.recipe.shown:
@@ -325,7 +328,10 @@ def test_every_row_learns_from_what_it_says(name, judge, painted, monkeypatch):
         monkeypatch.setattr(GANTrainer, "step", watched)
     losses = trained.step(0)
     assert all(torch.isfinite(torch.tensor(v)) for v in losses.values())
-    if shown:
+    if trained.recipe.pairs_first:
+        assert not shown  # the discriminator is not there yet
+        trained.step(trained.recipe.pairs_first)
+    if trained.recipe.shown:
         images, lesson = shown[0]
         flat = images.flatten(2).std(-1).amax(1) < 1e-5  # the painted teacher has no garments
         assert bool(flat.all()) == (trained.recipe.shown in teachers.TEACHERS)
@@ -369,7 +375,40 @@ def test_a_head_start_leaves_the_student_alone(judge, painted):
     assert trained.rates(3)[0] < SHIPPED["student"].generator_rate
 
 
-@pytest.mark.parametrize("changes", [{"target": "flow"}, {"shown": "", "target": "real"}])
+def test_pairs_come_before_the_discriminator(judge, painted):
+    trained = make(
+        judge, painted, target="flow", steps=50, pairs_first=40, pairs_rate=2e-2, head_start=2,
+        batch=16, slot_weight=0.0,
+    )  # fmt: skip
+    critic = [p.clone() for p in trained.discriminator.parameters()]
+    lesson = next(lessons(painted, 60, seeded(7)))
+
+    def far():
+        with torch.no_grad():
+            return float(relative_error(trained.model(lesson.noise, lesson.words), lesson.images))
+
+    def unmoved(before, network):
+        return all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+    before = far()
+    logs = [trained.step(index) for index in range(40)]
+    assert far() < 0.8 * before and logs[-1]["g_loss"] < logs[0]["g_loss"]
+    assert unmoved(critic, trained.discriminator)
+    student = [p.clone() for p in trained.model.parameters()]
+    trained.step(40), trained.step(41)
+    assert not unmoved(critic, trained.discriminator) and unmoved(student, trained.model)
+    assert set(trained.step(42)) == set(logs[0])
+    rates = [trained.rates(index) for index in range(50)]
+    assert [g > 0 for g, _ in rates] == [True] * 40 + [False] * 2 + [True] * 8
+    assert [d > 0 for _, d in rates] == [False] * 40 + [True] * 10
+
+
+PAIRS_FIRST = {"target": "flow", "pairs_first": 2, "head_start": 1}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"target": "flow"}, {"shown": "", "target": "real"}, PAIRS_FIRST]
+)
 def test_a_killed_student_goes_on_as_if_nothing_had_happened(folder, judge, painted, changes):
     options = {"steps": 4, "batch": 8, **changes}
     whole = make(judge, painted, "whole", **options).run(quiet=True)
@@ -419,6 +458,11 @@ def test_any_network_can_be_the_student(judge, painted, monkeypatch):
         ({"shown": ""}, r"nothing to learn from: set shown, or target and at least one match"),
         ({"shown": "", "target": "flow", "match": ()}, "nothing to learn from"),
         ({"hold": -1.0}, r"hold must be at least 0 .* got -1.0 and 0"),
+        (
+            {"pairs_first": 9},
+            r"pairs_first must be from 0 to 1499 .* needs a target; got 9 and target ''",
+        ),
+        ({"pairs_first": 1500, "target": "flow"}, r"pairs_first must be from 0 to 1499"),
         ({"head_start": 1500}, r"head_start from 0 to 1499 \(below steps\), got 1.0 and 1500"),
     ],
 )
@@ -456,7 +500,7 @@ def test_unknown_rows_and_students_are_named():
 def test_rows_of_the_ablation_differ_by_their_lessons_alone():
     assert set(ROW_WORDS) == set(ABLATION)
     lessons_alone = {"shown": "real", "target": "", "match": ("pixels", "features")}
-    lessons_alone |= {"hold": 1.0, "slot_weight": 0.15}
+    lessons_alone |= {"hold": 1.0, "slot_weight": 0.15, "pairs_first": 0, "head_start": 0}
     assert len({replace(recipe, **lessons_alone) for recipe in ABLATION.values()}) == 1
     assert "student" in MODELS and "student" in TRAINERS
 

@@ -29,8 +29,9 @@ from fastgen_course.compression.teacher_sets import (
     load_set,
 )
 from fastgen_course.datasets.scenes import Batch
+from fastgen_course.models.discriminator import judge_features
 from fastgen_course.models.generator import GENERATOR_BASE, GeneratorConfig
-from fastgen_course.models.judges import SlotJudge
+from fastgen_course.models.judges import SlotJudge, slot_loss
 from fastgen_course.training.gan import GANRecipe, GANTrainer
 from fastgen_course.training.loop import cosine_with_warmup, set_rate
 from fastgen_course.training.shipping import ship
@@ -53,6 +54,10 @@ class DistillRecipe(GANRecipe):
             "real", a photograph that has nothing to do with the noise; or "" for nobody's.
         match: in what: names of LOSSES.
         hold: weight of that pull beside the adversarial loss; without one, it is all there is.
+        pairs_first: updates on the target's pairs alone before the discriminator comes, counted in
+            `steps`, with a rate of their own. (Yin et al. 2024, "One-step diffusion with
+            distribution matching distillation", begin alike, on a teacher's noise-image pairs.)
+        pairs_rate: Adam's rate at its height in those.
         head_start: updates of the discriminator alone, counted in `steps`; for a student that
             begins with trained weights.
 
@@ -66,6 +71,8 @@ class DistillRecipe(GANRecipe):
     target: str = ""
     match: tuple[str, ...] = ("pixels", "features")
     hold: float = 1.0
+    pairs_first: int = 0
+    pairs_rate: float = 2e-3
     head_start: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +90,12 @@ class DistillRecipe(GANRecipe):
                 f"hold must be at least 0 and head_start from 0 to {self.steps - 1} (below steps), "
                 f"got {self.hold} and {self.head_start}."
             )
+        most = self.steps - self.head_start - 1
+        if not 0 <= self.pairs_first <= most or (self.pairs_first and not self.target):
+            raise DistillationError(
+                f"pairs_first must be from 0 to {most} (below steps less head_start), and needs a "
+                f"target; got {self.pairs_first} and target {self.target!r}."
+            )
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -99,6 +112,7 @@ ABLATION: dict[str, DistillRecipe] = {
     "gan_gpt": DistillRecipe(shown="gpt"),
     "gan_flow": DistillRecipe(shown="flow"),
     "gan_real_hold": DistillRecipe(target="flow"),
+    "gan_real_pairs": DistillRecipe(target="flow", pairs_first=600, head_start=100),
     "gan_real_plain": DistillRecipe(slot_weight=0.0),
     "gan_gpt_plain": DistillRecipe(shown="gpt", slot_weight=0.0),
     "gan_real_hold_plain": DistillRecipe(target="flow", slot_weight=0.0),
@@ -111,6 +125,7 @@ ROW_WORDS: dict[str, str] = {
     "gan_gpt": "adversarial, the language model's pictures",
     "gan_flow": "adversarial, the flow's pictures",
     "gan_real_hold": "adversarial, real pictures, held to the flow's pairs",
+    "gan_real_pairs": "the flow's pairs alone first, then adversarial and held to them",
     "gan_real_plain": "adversarial, real pictures, no slot loss",
     "gan_gpt_plain": "adversarial, the language model's pictures, no slot loss",
     "gan_real_hold_plain": "adversarial, real, held to the flow's pairs, no slot loss",
@@ -196,27 +211,37 @@ class DistillTrainer(GANTrainer):
 
     def step(self, index: int) -> dict[str, float]:
         """One update: the GAN's two, or without a discriminator the regression's one."""
-        if self.recipe.shown:
+        recipe = self.recipe
+        if recipe.shown and index >= recipe.pairs_first:
             return super().step(index)
         set_rate(self.g_optimiser, self.rates(index)[0])
         self.model.train()
-        lesson = next(self.batches)
+        next(self.batches)
+        lesson = self.lesson
         fake = self.model(lesson.noise, lesson.words)
-        loss = distance(self.recipe.match, fake, lesson.images, self.judge)
+        features = judge_features(self.judge, fake)[-1]
+        loss = distance(recipe.match, fake, lesson.images, self.judge, features)
+        slots = slot_loss(self.judge.classify(features.flatten(1)), lesson.asked)
         self.g_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss + (recipe.slot_weight * slots if recipe.shown else 0.0)).backward()
         self.g_optimiser.step()
         self.average.update(self.model)
+        if recipe.shown:  # the columns of the log that go on after the pairs
+            return {"d_loss": 0.0, "g_loss": loss.item(), "slots": slots.item()}
         return {"distance": loss.item()}
 
     def rates(self, index: int) -> tuple[float, float]:
-        """Half a cosine each; with a head start the discriminator learns alone at first."""
+        """Half a cosine for the pairs; after the discriminator's head start another one."""
         recipe = self.recipe
-        if recipe.head_start == 0:
+        alone = recipe.pairs_first + recipe.head_start
+        if alone == 0:
             return super().rates(index)
-        if index < recipe.head_start:
-            return 0.0, recipe.discriminator_rate * min(1.0, (index + 1) / 100)
-        left = index - recipe.head_start, recipe.steps - recipe.head_start
+        if index < recipe.pairs_first:
+            return recipe.pairs_rate * cosine_with_warmup(index, recipe.pairs_first), 0.0
+        if index < alone:
+            warm = (index + 1 - recipe.pairs_first) / 100
+            return 0.0, recipe.discriminator_rate * min(1.0, warm)
+        left = index - alone, recipe.steps - alone
         return (
             recipe.generator_rate * cosine_with_warmup(*left),
             recipe.discriminator_rate * cosine_with_warmup(*left, warmup=1),

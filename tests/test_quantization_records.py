@@ -93,6 +93,12 @@ def test_every_row_draws_from_the_same_noise(generator):
     assert once.fid == pytest.approx(again.fid, rel=1e-3)
     fresh = torch.randn(60, TINY.noise, generator=torch.Generator().manual_seed(0))
     assert torch.equal(torch.cat(seen[:3]), fresh)
+    memory = torch.empty(20, 3, 28, 28)
+    reused = scores.quality(
+        lambda noise, words: memory.copy_(generator(noise, words)), TINY.noise, seeds=(0,), n=60,
+        chunk=20,
+    )  # fmt: skip
+    assert reused.fid[0] == pytest.approx(once.fid[0], rel=1e-3)
 
 
 def test_a_row_is_scored_once_and_again_for_other_weights(folder, monkeypatch, generator, capsys):

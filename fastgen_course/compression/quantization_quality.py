@@ -61,7 +61,8 @@ def quality(
         noise = torch.randn(n, noise_size, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             parts = zip(noise.split(chunk), words.split(chunk), strict=True)
-            images = torch.cat([draw(z, y) for z, y in parts])
+            # Copies: a runtime may draw every batch into the same memory.
+            images = torch.cat([draw(z, y).clone() for z, y in parts])
         features = judge_features(images, judge)
         rows.append(
             (

@@ -248,7 +248,7 @@ def test_regression_without_a_coupling_forgets_the_noise_and_with_one_keeps_it(j
     words = painted.words[:1].expand(40, -1)
     for name in ("coupled", "uncoupled"):
         trained = make(
-            judge, painted, shown="", target="flow", match=("pixels",), steps=120, batch=16,
+            judge, painted, shown="", target="flow", match=("pixels",), steps=300, batch=16,
             generator_rate=4e-3, average=0.9,
         )  # fmt: skip
         if name == "uncoupled":

@@ -192,6 +192,8 @@ def test_calibration_draws_no_held_out_combination(generator):
             "u8 or s8, got 'u4'",
         ),
         (lambda g: QATRecipe(steps=5, head_start=5), "head_start must be from 0 to 4"),
+        (lambda g: QATRecipe(hold=0.0), "hold must be above 0, or at least 0 with adversarial"),
+        (lambda g: QATRecipe(hold=-1.0, adversarial=True), "got -1.0"),
         (lambda g: train_quantized("generator_int3"), "generator_int8, generator_int4"),
     ],
 )
@@ -293,9 +295,8 @@ def test_a_codebook_generator_has_few_values(generator):
 
 # --- QAT ----------------------------------------------------------------------------------------
 
-SHORT = QATRecipe(
-    steps=4, batch=8, head_start=1, pictures=16, weight_bits=4, activation_bits=8, seed=3
-)
+MATCHING = QATRecipe(steps=4, batch=8, pictures=16, weight_bits=4, activation_bits=8, seed=3)
+SHORT = replace(MATCHING, adversarial=True, head_start=1)
 
 
 @pytest.fixture
@@ -308,15 +309,16 @@ def state_of(trainer):
     return [p.detach().clone() for p in trainer.average.model.parameters()]
 
 
-def test_qat_goes_on_where_it_was_killed(generator, runs):
+@pytest.mark.parametrize("recipe", [MATCHING, SHORT], ids=["matching", "adversarial"])
+def test_qat_goes_on_where_it_was_killed(generator, runs, recipe):
     judge = load_model("judge_train")
-    whole = QATTrainer("whole", SHORT, generator, judge)
+    whole = QATTrainer("whole", recipe, generator, judge)
     whole.run(quiet=True)
-    first = QATTrainer("killed", SHORT, generator, judge)
+    first = QATTrainer("killed", recipe, generator, judge)
     first.training.steps = 2
     first.run(quiet=True)
     first.training.save()
-    second = QATTrainer("killed", SHORT, generator, judge)
+    second = QATTrainer("killed", recipe, generator, judge)
     network = second.run(quiet=True)
     assert second.training.step == 4
     for a, b in zip(state_of(whole), state_of(second), strict=True):
@@ -327,6 +329,24 @@ def test_qat_goes_on_where_it_was_killed(generator, runs):
     assert 0 < parameters_moved(start, network) < 1
     for _, layer in network.layers():
         assert layer.weight_integers().abs().max() <= 7
+
+
+def test_matching_brings_the_network_back_and_asks_no_discriminator(generator, runs):
+    recipe = replace(MATCHING, steps=30, generator_rate=2e-3)
+    trainer = QATTrainer("match", recipe, generator, load_model("judge_train"))
+    critic = [p.detach().clone() for p in trainer.discriminator.parameters()]
+    noise, words = calibration_batches(TINY, 64)[0]
+
+    def far():
+        with torch.no_grad():
+            fake = trainer.model.eval()(noise, words)
+            seen = judge_features(trainer.judge, fake)[-1]
+            return float(trainer.held(noise, words, fake, seen))
+
+    before = far()
+    assert [set(trainer.step(index)) for index in range(30)][-1] == {"distance"}
+    assert far() < 0.8 * before
+    assert all(map(torch.equal, critic, [p.detach() for p in trainer.discriminator.parameters()]))
 
 
 def test_the_generator_waits_for_its_discriminator(generator, runs):

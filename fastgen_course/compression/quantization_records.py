@@ -2,10 +2,11 @@
 
     python -m fastgen_course.compression.quantization_records [ptq|codebook|qat|runtimes|speed|gpt]
 
-On one idle core `ptq` takes about 12 minutes, `codebook` 4, `qat` 25 (15 of it the control's
-training; it needs `train generator_int8` and `train generator_int4`, 15 minutes each), `runtimes`
-8, `speed` 5 and `gpt` 10, these two on an otherwise idle machine. All go on where they were, row by
-row; `--again` measures everything anew. `--tiny` tries it all on few pictures and records nothing.
+On one idle core `ptq` takes about 12 minutes, `codebook` 4, `qat` 40 (15 for each
+training of COMPARED; it needs `train generator_int8` and `train generator_int4`, 7 minutes each),
+`runtimes` 8, `speed` 5 and `gpt` 10, these two on an otherwise idle machine. All go on where they
+were, row by row; `--again` measures everything anew. `--tiny` tries it all on few pictures and
+records nothing.
 """
 
 from __future__ import annotations

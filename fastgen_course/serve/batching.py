@@ -90,21 +90,17 @@ class Batcher:
         draws: one function a worker; float32 (B, Z) and int64 (B, L) to float32 (B, 3, H, W).
         limits: of the queue.
 
-    `start` and `close` belong to the event loop that asks. `drawn` and `refused` count pictures.
+    `start` and `close` belong to the event loop that asks. `drawn`, `refused` and `waiting` count
+    pictures.
     """
 
     def __init__(self, draws: list[Draw], limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self.drawn = self.refused = 0
+        self.drawn = self.refused = self.waiting = 0
         self._draws = draws
         self._jobs: deque[_Job] = deque()
         self._standing = Stopwatch()  # since the queue was last empty
         self._ms_a_picture = 2.0  # a guess, replaced by what is measured
-
-    @property
-    def waiting(self) -> int:
-        """Pictures that wait."""
-        return sum(len(job.noise) for job in self._jobs)
 
     def start(self) -> None:
         """Start the workers."""
@@ -121,6 +117,7 @@ class Batcher:
             if not job.done.done():
                 job.done.set_exception(Overloaded(1))
         self._jobs.clear()
+        self.waiting = 0
         # In a thread: a call that still draws would hold up everything else until it ends.
         await asyncio.to_thread(self._threads.shutdown)
 
@@ -137,6 +134,7 @@ class Batcher:
             raise Overloaded(max(1, math.ceil(seconds)))
         job = _Job(noise, words, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
+        self.waiting += len(noise)
         self._come.set()
         return await job.done
 
@@ -152,6 +150,7 @@ class Batcher:
         jobs, pictures = [], 0
         while self._jobs and (not jobs or pictures + len(self._jobs[0].noise) <= self.limits.batch):
             job = self._jobs.popleft()
+            self.waiting -= len(job.noise)
             if not job.done.cancelled():
                 jobs.append(job)
                 pictures += len(job.noise)

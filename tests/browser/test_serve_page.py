@@ -179,8 +179,11 @@ def test_the_served_page_behind_a_prefix(open_page, model):
         server.wait(timeout=30)
         page.get_by_role("button", name="Draw", exact=True).click()
         expect(times).to_contain_text("The server does not answer; is it still running?")
+        # Chromium's own words on what was refused: two edits (`use_it`), the busy server, the gone.
         told = [error for error in opened.console_errors if "Failed to load resource" in error]
-        assert len(told) == len(opened.console_errors) == 2  # Chromium's own: 429 and the refusal
+        assert told == opened.console_errors and len(told) == 4
+        assert ["422" in t for t in told] == [True, True, False, False]
+        assert "429" in told[2] and "CONNECTION_REFUSED" in told[3]
         opened.console_errors.clear()
 
 

@@ -35,7 +35,6 @@ from fastgen_course.compression.distillation_losses import (
     conditional_mean,
     distance,
     drawing_distance,
-    relative_error,
 )
 from fastgen_course.compression.folding import fold
 from fastgen_course.compression.teacher_sets import (
@@ -56,6 +55,7 @@ from fastgen_course.models.judges import JudgeConfig, SlotJudge
 from fastgen_course.sampling.flow import FLOW_SAMPLING, sample_flow
 from fastgen_course.training import TRAINERS, loop, trainer
 from fastgen_course.training.gan import GANTrainer
+from fastgen_course.training.matching import relative_error
 
 LATENT = 8
 TINY = GeneratorConfig(noise=LATENT, caption=8, channels=(8, 6, 4))

@@ -17,7 +17,6 @@ from fastgen_course.compression.distillation import STUDENT
 from fastgen_course.compression.distillation_losses import (
     conditional_mean,
     drawing_distance,
-    relative_error,
 )
 from fastgen_course.compression.teacher_sets import (
     DistillationError,
@@ -33,6 +32,7 @@ from fastgen_course.datasets.scenes import real_scenes
 from fastgen_course.models.generator import Generator, GeneratorConfig
 from fastgen_course.show import image_grid
 from fastgen_course.training.loop import RunningAverage, cosine_with_warmup, set_rate
+from fastgen_course.training.matching import relative_error
 
 CAPTIONS = (
     "a large red sneaker on a white background, photo style",

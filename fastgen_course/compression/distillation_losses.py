@@ -18,14 +18,7 @@ from fastgen_course.datasets.captions import FREE
 from fastgen_course.datasets.compose import compose
 from fastgen_course.datasets.fashion import load_fashion
 from fastgen_course.models.discriminator import judge_features
-
-
-def relative_error(x: Tensor, target: Tensor) -> Tensor:
-    """Mean square error as a share of the target's variance: pixels and features then weigh alike.
-
-    1 is what the mean of all targets would get, 0 the targets themselves.
-    """
-    return (x - target).square().mean() / target.var().clamp(min=1e-8)
+from fastgen_course.training.matching import relative_error
 
 
 def _pixels(fake: Tensor, target: Tensor, seen: Callable[[Tensor], Tensor]) -> Tensor:

@@ -62,6 +62,22 @@ def lay_out_blocks(x: Tensor) -> Tensor:
     return x[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
 
 
+def layer_widths(config: GeneratorConfig) -> tuple[int, ...]:
+    """Output channels of the six layers: stem, conv7, up14, conv14, up28, conv28.
+
+    `config.channels` has three, one a side, for a network that was designed by hand, or all six,
+    for one whose layers were pruned each to a width of its own. Raises ValueError for another
+    count and for a layer without channels.
+    """
+    channels = tuple(config.channels)
+    if len(channels) not in (3, 6) or min(channels) < 1:
+        raise ValueError(
+            f"channels must be 3 or 6 whole numbers from 1 up (one a side, or one a layer), got "
+            f"{channels}."
+        )
+    return channels if len(channels) == 6 else tuple(w for w in channels for _ in range(2))
+
+
 class FoldedGenerator(nn.Module):
     """The generator without norms: what remains of them is a bias, and the modulation x * a + b."""
 
@@ -70,19 +86,19 @@ class FoldedGenerator(nn.Module):
         if form not in FORMS:
             raise ValueError(f"form must be {' or '.join(FORMS)}, got {form!r}.")
         self.config, self.form = config, form
-        low, middle, high = config.channels
+        stem, seven, up14, fourteen, up28, last = layer_widths(config)
         condition = config.noise + config.caption
-        self.low = low
-        self.widths = (low, low, middle, middle)
+        self.low = stem
+        self.widths = (stem, seven, up14, fourteen)  # of the modulated maps
         self.caption_encoder = CaptionEncoder(config.caption, config.vocabulary)
         self.modulation = nn.Linear(condition, 2 * sum(self.widths))
-        self.stem = nn.Linear(condition, low * 7 * 7)
-        self.conv7 = nn.Conv2d(low, low, 3, padding=1)
-        self.up14 = _upsampling(form, low, middle)
-        self.conv14 = nn.Conv2d(middle, middle, 3, padding=1)
-        self.up28 = _upsampling(form, middle, high)
-        self.conv28 = nn.Conv2d(high, high, 3, padding=1)
-        self.to_rgb = nn.Conv2d(high, 3, 3, padding=1)
+        self.stem = nn.Linear(condition, stem * 7 * 7)
+        self.conv7 = nn.Conv2d(stem, seven, 3, padding=1)
+        self.up14 = _upsampling(form, seven, up14)
+        self.conv14 = nn.Conv2d(up14, fourteen, 3, padding=1)
+        self.up28 = _upsampling(form, fourteen, up28)
+        self.conv28 = nn.Conv2d(up28, last, 3, padding=1)
+        self.to_rgb = nn.Conv2d(last, 3, 3, padding=1)
 
     def forward(self, noise: Tensor, words: Tensor) -> Tensor:
         """noise (B, config.noise) and words int64 (B, L) to images (B, 3, 28, 28) in [-1, 1]."""

@@ -32,6 +32,7 @@ from fastgen_course.models.generator import Generator
 from fastgen_course.models.judges import SlotJudge
 from fastgen_course.training.gan import GANRecipe, GANTrainer
 from fastgen_course.training.loop import cosine_with_warmup, set_rate
+from fastgen_course.training.matching import relative_error
 from fastgen_course.training.shipping import ship
 
 START = "generator_base"
@@ -111,9 +112,7 @@ class QATTrainer(GANTrainer):
         with torch.no_grad():
             picture = self.original(noise, words)
             seen = judge_features(self.judge, picture)[-1]
-        distance = (fake - picture).square().mean() / picture.var()
-        distance = distance + (features - seen).square().mean() / seen.var()
-        return self.recipe.hold * distance
+        return self.recipe.hold * (relative_error(fake, picture) + relative_error(features, seen))
 
     def step(self, index: int) -> dict[str, float]:
         """One update: the GAN's two, or one that brings the network nearer the unquantised."""

@@ -17,13 +17,14 @@ class GeneratorConfig:
     Attributes:
         noise: dimensions of z.
         caption: dimensions of the caption vector.
-        channels: feature maps at sides 7, 14 and 28.
+        channels: feature maps at sides 7, 14 and 28. A folded network may have six, one for each
+            layer (`compression.folding.layer_widths`).
         vocabulary: how many words the caption encoder knows.
     """
 
     noise: int = 64
     caption: int = 96
-    channels: tuple[int, int, int] = (128, 64, 32)
+    channels: tuple[int, ...] = (128, 64, 32)
     vocabulary: int = len(VOCABULARY)
 
 

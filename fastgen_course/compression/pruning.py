@@ -100,8 +100,9 @@ SHIPPED: dict[str, PruneRecipe] = {"generator_pruned": PruneRecipe()}
 def cut(network: FoldedGenerator, keep: Keep) -> FoldedGenerator:
     """A smaller dense network with the channels in `keep`; its weights are the large one's."""
     groups = folded_groups(network.config, network.form)
+    left = remove_channels(network.state_dict(), groups, keep)  # refuses what cannot be kept
     smaller = FoldedGenerator(kept_config(network.config, keep), network.form)
-    smaller.load_state_dict(remove_channels(network.state_dict(), groups, keep))
+    smaller.load_state_dict(left)
     return smaller.train(network.training)
 
 

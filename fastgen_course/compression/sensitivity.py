@@ -17,7 +17,7 @@ from fastgen_course.compression.folding import FoldedGenerator
 from fastgen_course.compression.pruning import cut, paired_mse
 from fastgen_course.models.generator import GeneratorConfig, layer_widths
 
-SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 MAP_SIDES = (7, 7, 14, 14, 28, 28)  # of each layer's output
 
 

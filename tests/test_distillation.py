@@ -22,6 +22,7 @@ from fastgen_course.compression.blur import (
     regress,
     unrelated,
 )
+from fastgen_course.compression.coupling import turn_noise
 from fastgen_course.compression.distillation import (
     ABLATION,
     ROW_WORDS,
@@ -236,6 +237,20 @@ def test_the_conditional_mean_is_the_mean_of_every_photograph():
         assert (scenes - centre - shift).square().mean() > (scenes - centre).square().mean()
     with pytest.raises(DistillationError, match="a whole description with a garment"):
         conditional_mean(torch.tensor([-1, -1, 10, 2, -1]))
+
+
+def test_a_smooth_teacher_follows_its_noise_and_a_stepped_one_jumps():
+    words = torch.zeros(200, 3, dtype=torch.int64)
+    angles = (0.01, 0.1, torch.pi / 2)
+    smooth = turn_noise(paint, LATENT, words, angles)
+    assert all(turn.moved == 1 for turn in smooth)
+    assert smooth[1].distance / smooth[0].distance == pytest.approx(10, rel=0.1)
+    assert smooth[2].distance == pytest.approx(1, abs=1e-3)
+    stepped = turn_noise(lambda w, z: paint(w, z.sign()), LATENT, words, angles)
+    assert 0 < stepped[0].moved < 0.1 < stepped[1].moved < 1
+    assert stepped[0].distance > 0.3  # however small the turn
+    with pytest.raises(DistillationError, match="angles must be above 0 and at most pi / 2, got"):
+        turn_noise(paint, LATENT, words, (0.0,))
 
 
 # --- training -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from fastgen_course.compression import distillation_order as orders
 from fastgen_course.compression import distillation_quality as scores
 from fastgen_course.compression import distillation_records as records
 from fastgen_course.compression import distillation_speed as speed
-from fastgen_course.compression.distillation import ABLATION, DistillRecipe
+from fastgen_course.compression.distillation import ABLATION, ROW_WORDS, DistillRecipe
 from fastgen_course.compression.distillation_quality import Quality
 from fastgen_course.compression.folding import FoldedGenerator, fold
 from fastgen_course.compression.quantized import QuantizedGenerator, calibration_batches
@@ -466,6 +466,8 @@ def test_tables_and_figures_show_what_is_recorded(folder, generator):
     table = figures.ablation_table()
     assert table.count("\n") == 6 and "5.5" in table and figures.WORDS["uncoupled"] in table
     assert len(figures.plot_ablation().axes[0].collections) == 5
+    kinds = {words.replace(",", " ").split()[0] for words in ROW_WORDS.values()}
+    assert kinds == {"regression", "adversarial"}
     assert "exact 0.900" in figures.describe_ablation()
     scores.keep_samples("gan_real_hold", scores.network_draw(generator))
     scores.keep_samples("real", scores.real_row)

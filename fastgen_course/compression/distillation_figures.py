@@ -89,7 +89,7 @@ def order_table() -> str:
 
 def plot_ablation() -> Figure:
     """Exact accuracy against FID of every row; the size of a mark is the recall."""
-    marks = {"regression": "s", "teacher": "*", "real": "P", "adversarial": "o"}
+    marks = {"regression": "s", "teacher": "*", "real": "P", "adversarial": "o"}  # by first word
     fig, axis = plt.subplots(figsize=(7.4, 3.8))
     rows = recorded_rows(["real", *TEACHER_ROWS, *ABLATION])
     for index, (name, found) in enumerate(rows.items()):

@@ -57,7 +57,7 @@ FIGURES = {
     "int8.speedup_batch64": "the same, 64 pictures at once",
     "int8.fid_ratio": "the same: FID, int8 over float32",
     "int4.fid_ratio": "the same with weights of four bits",
-    "distillation.speedup": "a one-step student against the language model that taught it",
+    "distillation.speedup": "a one-step student against the language model that it replaces",
     "distillation.exact_accuracy_drop": "the same: points of exact accuracy lost",
     "distillation.fid_ratio": "the same: FID, student over teacher",
     "distillation.recall_ratio": "the same: recall, student over teacher",

@@ -37,6 +37,7 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "generator_int4": ("compression.qat", "train_quantized"),
     "generator_pruned": ("compression.pruning", "train_pruned"),
     "student": ("compression.distillation", "train_student"),
+    "student_int8": ("compression.qat", "train_quantized"),
 }
 
 

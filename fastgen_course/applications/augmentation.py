@@ -69,7 +69,7 @@ ARMS = {
 
 
 CLASSIFIER = ClassifierRecipe()
-OWN_RECIPE = VAERecipe(steps=500, batch=64, beta=2.0, learning_rate=3e-3, seed=1)
+OWN_RECIPE = VAERecipe(steps=400, batch=64, beta=2.0, learning_rate=3e-3, seed=1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AugmentationRecipe:
     classifier: ClassifierRecipe = CLASSIFIER
     per_class: int = PER_CLASS
     drawings: int = 10_000
-    test: int = 1000
+    test: int = 500
     vae: VAERecipe = OWN_RECIPE
 
 

@@ -74,11 +74,11 @@ class MembershipSizes:
         batch: pictures an update of a control.
     """
 
-    per_class: int = 400
-    noise_per_class: int = 30
+    per_class: int = 250
+    noise_per_class: int = 20
     views: int = 2
     bank: int = 500
-    noise_steps: int = 40
+    noise_steps: int = 30
     control_per_class: int = 6
     signs: int = 3
     strangers_per_class: int = 50

@@ -121,7 +121,7 @@ def move(images: Tensor, generator: torch.Generator, shift: int = SHIFT) -> Tens
 
 
 @lru_cache(maxsize=2)
-def test_scenes(per_class: int) -> SceneSet:
+def scored_scenes(per_class: int) -> SceneSet:
     """The real test pictures that score every arm: test photographs, one scene each."""
     generator = torch.Generator().manual_seed(TEST_SEED)
     return scenes_of(draw_photographs("test", per_class, generator), "test", generator)
@@ -201,5 +201,5 @@ def arm_accuracy(name: str, seed: int, recipe: AugmentationRecipe = RECIPE) -> f
     if name not in ARMS:
         raise ValueError(f"there is no arm {name!r}; choose from {', '.join(ARMS)}.")
     model = train_classifier(arm_batches(ARMS[name], recipe, seed), recipe.classifier, seed)
-    test = test_scenes(recipe.test)
+    test = scored_scenes(recipe.test)
     return float(right(model, test.images, test.garments).mean())

@@ -1,0 +1,1 @@
+"""Architecture search: a space, a supernet, a latency table, searchers."""

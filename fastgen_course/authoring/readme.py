@@ -131,11 +131,19 @@ def render_readme(root: Path, text: str) -> str:
         "notebooks": notebook_table(root, rows),
         "figures": figure_table(rows),
     }
+    return replace_parts(text, parts, "README.md")
+
+
+def replace_parts(text: str, parts: dict[str, str], file: str) -> str:
+    """`text` with each part, between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, replaced.
+
+    Raises ValueError, naming `file`, when a part is missing.
+    """
     for name, body in parts.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"README.md has no part between {begin} and {end}.")
+            raise ValueError(f"{file} has no part between {begin} and {end}.")
         text = pattern.sub(lambda _, b=begin, e=end, t=body: f"{b}\n{t}\n{e}", text)
     return text
 

@@ -48,6 +48,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "flow_student": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "generator_int8": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
     "generator_int4": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
+    "generator_nas": ("fastgen_course.models.searched", "SearchedGenerator", "Architecture"),
     "student": ("fastgen_course.models.generator", "Generator", "GeneratorConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
+from copy import deepcopy
 from datetime import date
 from typing import Any
 
@@ -49,6 +50,11 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "generator_int8": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
     "generator_int4": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
     "generator_nas": ("fastgen_course.models.searched", "SearchedGenerator", "Architecture"),
+    "generator_pruned": (
+        "fastgen_course.compression.folding",
+        "FoldedGenerator",
+        "GeneratorConfig",
+    ),
     "student": ("fastgen_course.models.generator", "Generator", "GeneratorConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
@@ -69,7 +75,15 @@ def build_model(name: str, config: dict[str, Any] | None = None) -> nn.Module:
     return getattr(module, model_class)(getattr(module, config_class)(**values))
 
 
-def save_checkpoint(name: str, model: nn.Module, card: dict[str, Any]) -> dict[str, Any]:
+# A matrix with more weights than this may be stored with one byte each, and its rows' scales under
+# its own name with this ending.
+LARGE_MATRIX = 2**18
+ROW_SCALE = ":row_scale"
+
+
+def save_checkpoint(
+    name: str, model: nn.Module, card: dict[str, Any], *, bytes_a_weight: int = 2
+) -> dict[str, Any]:
     """Write `data/weights/NAME.safetensors` and its card; returns the card.
 
     Weights are stored as float16, half the bytes; `load_model` gives float32 again.
@@ -78,14 +92,16 @@ def save_checkpoint(name: str, model: nn.Module, card: dict[str, Any]) -> dict[s
         name: one of MODELS.
         model: has a dataclass `config`.
         card: at least seed, command, data_sha256, minutes, machine and metrics.
+        bytes_a_weight: 2, or 1 to store matrices above LARGE_MATRIX weights as integers from -127
+            to 127 with a scale a row (notebook 12); `as_stored` says what that leaves.
 
-    Raises ValueError for a card without one of these.
+    Raises ValueError for a card without one of these, and for another number of bytes.
     """
     needed = {"seed", "command", "data_sha256", "minutes", "machine", "metrics"}
     if missing := needed - card.keys():
         raise ValueError(f"the card of {name} lacks {', '.join(sorted(missing))}.")
     weights = data_path("weights", f"{name}.safetensors")
-    tensors = {k: _stored(v) for k, v in model.state_dict().items()}
+    tensors = _stored_state(model, bytes_a_weight)
     with atomic_write(weights) as temporary:
         save_file(tensors, temporary)
     card = {
@@ -111,6 +127,40 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clamp(-limit, limit).half()
 
 
+def _stored_state(model: nn.Module, bytes_a_weight: int) -> dict[str, torch.Tensor]:
+    if bytes_a_weight not in (1, 2):
+        raise ValueError(f"bytes_a_weight must be 1 or 2, got {bytes_a_weight!r}.")
+    tensors = {}
+    for key, value in model.state_dict().items():
+        if bytes_a_weight == 1 and value.ndim == 2 and value.numel() > LARGE_MATRIX:
+            rows = value.detach().cpu().float()
+            # At least float16's smallest normal number, so that no row is divided by 0.
+            scale = (rows.abs().amax(1) / 127).clamp(min=2.0**-14).half()
+            integers = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+            tensors |= {key: integers.to(torch.int8), key + ROW_SCALE: scale}
+        else:
+            tensors[key] = _stored(value)
+    return tensors
+
+
+def _undo(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Stored tensors with their rows' scales multiplied back in."""
+    scales = {k: v for k, v in tensors.items() if k.endswith(ROW_SCALE)}
+    state = {k: v for k, v in tensors.items() if k not in scales}
+    for key, scale in scales.items():
+        name = key.removesuffix(ROW_SCALE)
+        if name in state:  # else load_state_dict names what is missing
+            state[name] = state[name].float() * scale.float()[:, None]
+    return state
+
+
+def as_stored(model: nn.Module, *, bytes_a_weight: int = 2) -> nn.Module:
+    """A copy of `model` with the weights that `load_model` would give after `save_checkpoint`."""
+    copy = deepcopy(model)
+    copy.load_state_dict(_undo(_stored_state(model, bytes_a_weight)))
+    return copy
+
+
 def load_card(name: str) -> dict[str, Any]:
     """The JSON card of the shipped weights `name`."""
     if name not in MODELS:
@@ -129,7 +179,7 @@ def load_checkpoint(name: str, model: nn.Module) -> dict[str, Any]:
     card = load_card(name)
     path = require(f"weights/{name}.safetensors", card["sha256"])
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(_undo(load_file(path)))
     except (SafetensorError, RuntimeError) as error:
         raise DataFileError(
             f"data/weights/{name}.safetensors does not fit the model {type(model).__name__}; "

@@ -22,6 +22,7 @@ from fastgen_course.compression.blur import (
     regress,
     unrelated,
 )
+from fastgen_course.compression.coupling import turn_noise
 from fastgen_course.compression.distillation import (
     ABLATION,
     ROW_WORDS,
@@ -99,10 +100,10 @@ def _close_figures():
 
 
 def make(judge, painted, name="trial", config=TINY, **changes):
-    """A trainer on tiny networks; both teachers' sets are the painted one."""
+    """A trainer on tiny networks; all teachers paint, from a set or asked anew."""
     recipe = DistillRecipe(**{**SHORT, **changes})
     made = DistillTrainer(
-        name, config, recipe, sets=dict.fromkeys(recipe.teachers, painted), judge=judge
+        name, config, recipe, sets=dict.fromkeys(recipe.kept, painted), ask=paint, judge=judge
     )
     made.training.save_every_s = float("inf")
     return made
@@ -168,7 +169,7 @@ def test_a_killed_set_goes_on_with_the_part_it_was_drawing(folder, monkeypatch):
     assert torch.equal(load_set("gpt", 4, part=4).words, whole.words[:4])
     with pytest.raises(DistillationError, match="a multiple of 4 from 4 up, got 6"):
         make_set("flow", 6, part=4)
-    with pytest.raises(DistillationError, match="no teacher 'vae'; choose from gpt, flow"):
+    with pytest.raises(DistillationError, match="no teacher 'vae'; choose from gpt, flow, base"):
         make_set("vae")
 
 
@@ -238,6 +239,20 @@ def test_the_conditional_mean_is_the_mean_of_every_photograph():
         conditional_mean(torch.tensor([-1, -1, 10, 2, -1]))
 
 
+def test_a_smooth_teacher_follows_its_noise_and_a_stepped_one_jumps():
+    words = torch.zeros(200, 3, dtype=torch.int64)
+    angles = (0.01, 0.1, torch.pi / 2)
+    smooth = turn_noise(paint, LATENT, words, angles)
+    assert all(turn.moved == 1 for turn in smooth)
+    assert smooth[1].distance / smooth[0].distance == pytest.approx(10, rel=0.1)
+    assert smooth[2].distance == pytest.approx(1, abs=1e-3)
+    stepped = turn_noise(lambda w, z: paint(w, z.sign()), LATENT, words, angles)
+    assert 0 < stepped[0].moved < 0.1 < stepped[1].moved < 1
+    assert stepped[0].distance > 0.3  # however small the turn
+    with pytest.raises(DistillationError, match="angles must be above 0 and at most pi / 2, got"):
+        turn_noise(paint, LATENT, words, (0.0,))
+
+
 # --- training -------------------------------------------------------------------------------------
 
 
@@ -249,7 +264,7 @@ def test_regression_without_a_coupling_forgets_the_noise_and_with_one_keeps_it(j
     for name in ("coupled", "uncoupled"):
         trained = make(
             judge, painted, shown="", target="flow", match=("pixels",), steps=300, batch=16,
-            generator_rate=4e-3, average=0.9,
+            pairs_rate=4e-3, average=0.9,
         )  # fmt: skip
         if name == "uncoupled":
             shuffle = seeded(6)
@@ -304,6 +319,41 @@ def test_the_live_comparison_refuses_what_it_cannot_show():
 LESSON_FIELDS = "shown", "target", "match", "hold", "slot_weight", "pairs_first", "head_start"
 
 
+def test_a_teacher_asked_anew_never_repeats_and_needs_no_set(judge, painted):
+    trained = make(judge, painted, shown="", target="base")
+    assert not trained.sets and trained.recipe.teachers == ("base",) and not trained.recipe.kept
+    seen = []
+    for index in range(2):
+        trained.step(index)
+        lesson = trained.lesson
+        assert torch.equal(lesson.images, paint(None, lesson.noise))
+        assert not held_out_mask(lesson.labels).any()
+        seen.append(lesson)
+    assert not torch.equal(seen[0].words, seen[1].words)
+    with pytest.raises(DistillationError, match="'base' draws in one step and has no set; choose"):
+        make_set("base")
+    with pytest.raises(DistillationError, match="'base' draws in one step and has no set; choose"):
+        load_set("base")
+
+
+def test_generator_base_is_its_own_teacher():
+    network = checkpoints.load_model("generator_base")
+    words = teachers.prompts(2, 3)[0]
+    noise = torch.randn(2, STUDENT.noise, generator=seeded(1))
+    with torch.no_grad():
+        gap = teachers.teacher_draw("base", 0)(words, noise) - network(noise, words)
+    assert gap.abs().max() < 1e-4
+
+
+def test_momentum_belongs_to_the_pairs_alone(judge, painted):
+    trained = make(judge, painted, target="base", steps=5, pairs_first=2, head_start=1)
+    betas = []
+    for index in range(4):
+        trained.step(index)
+        betas.append(trained.g_optimiser.param_groups[0]["betas"])
+    assert betas == [(0.9, 0.99)] * 2 + [(0.0, 0.99)] * 2
+
+
 @pytest.mark.parametrize("name", ABLATION)
 def test_every_row_learns_from_what_it_says(name, judge, painted, monkeypatch):
     trained = make(judge, painted, steps=ABLATION[name].steps, **{
@@ -333,11 +383,13 @@ def test_every_row_learns_from_what_it_says(name, judge, painted, monkeypatch):
         trained.step(trained.recipe.pairs_first)
     if trained.recipe.shown:
         images, lesson = shown[0]
-        flat = images.flatten(2).std(-1).amax(1) < 1e-5  # the painted teacher has no garments
+        flat = images.flatten(2).std(-1).amax(1) < 1e-5  # the painted teachers have no garments
         assert bool(flat.all()) == (trained.recipe.shown in teachers.TEACHERS)
         if trained.recipe.target:
             assert torch.equal(trained._noise(), lesson.noise)
             assert (lesson.images - paint(None, lesson.noise)).abs().max() < 1 / 127
+        if trained.recipe.target and trained.recipe.shown in teachers.TEACHERS:
+            assert (lesson.images - images).abs().mean() > 0.1  # a set's picture, another's target
     else:
         assert set(losses) == {"distance"}
 
@@ -407,7 +459,13 @@ PAIRS_FIRST = {"target": "flow", "pairs_first": 2, "head_start": 1}
 
 
 @pytest.mark.parametrize(
-    "changes", [{"target": "flow"}, {"shown": "", "target": "real"}, PAIRS_FIRST]
+    "changes",
+    [
+        {"target": "flow"},
+        {"shown": "gpt", "target": "base"},
+        {"shown": "", "target": "real"},
+        PAIRS_FIRST,
+    ],
 )
 def test_a_killed_student_goes_on_as_if_nothing_had_happened(folder, judge, painted, changes):
     options = {"steps": 4, "batch": 8, **changes}
@@ -442,6 +500,9 @@ def test_any_network_can_be_the_student(judge, painted, monkeypatch):
     made = distil.architecture_trainer("pruned", recipe, sets={"flow": painted}, judge=judge)
     assert type(made.model) is Generator and made.model.config == TINY
     assert not torch.equal(made.model.stem.weight, network.stem.weight)
+    monkeypatch.setattr(distil, "load_model", lambda name: folded)
+    made = distil.architecture_trainer("pruned", recipe, sets={"flow": painted}, judge=judge)
+    assert type(made.model) is Generator  # norms come back with fresh weights
     with pytest.raises(DistillationError, match="no architecture 'wide'; choose from searched, pr"):
         distil.architecture_trainer("wide")
 
@@ -452,11 +513,13 @@ def test_any_network_can_be_the_student(judge, painted, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"shown": "fake"}, r"shown must be one of '', 'real', 'gpt', 'flow', got 'fake'"),
-        ({"target": "gpt"}, r"target must be one of '', 'real', 'flow', got 'gpt'"),
+        ({"shown": "fake"}, r"shown must be one of '', 'real', 'gpt', 'flow', 'base', got 'fake'"),
+        ({"target": "gpt"}, r"target must be one of '', 'real', 'flow', 'base', got 'gpt'"),
         ({"match": ("lpips",)}, r"there is no loss 'lpips'; choose match from pixels, features"),
         ({"shown": ""}, r"nothing to learn from: set shown, or target and at least one match"),
         ({"shown": "", "target": "flow", "match": ()}, "nothing to learn from"),
+        ({"shown": "gpt", "target": "flow"}, r"cannot be two kept sets, got 'gpt' and 'flow'"),
+        ({"pairs_rate": 0.0}, r"pairs_rate must be above 0, got 0.0"),
         ({"hold": -1.0}, r"hold must be at least 0 .* got -1.0 and 0"),
         (
             {"pairs_first": 9},
@@ -485,6 +548,8 @@ def test_noise_of_another_length_is_refused(judge, painted):
     with pytest.raises(DistillationError, match=r"config.noise must be 8, .* got 5"):
         make(judge, painted, config=replace(TINY, noise=5), target="flow")
     make(judge, painted, config=replace(TINY, noise=5), shown="gpt")  # no coupling, no condition
+    with pytest.raises(DistillationError, match=r"config.noise must be 64, .* got 8"):
+        DistillTrainer("x", TINY, DistillRecipe(**SHORT, target="base"), judge=judge)
 
 
 def test_unknown_rows_and_students_are_named():

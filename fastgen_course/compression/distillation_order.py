@@ -1,9 +1,11 @@
 """In which order? Distilling, cutting channels and quantising, compared at equal total updates.
 
-All orders begin with GENERATOR_BASE and end with a network of half its channels whose weights have
-four bits. A stage that stands after distillation keeps the teacher's pull in its loss. One that
-trains floats after the grid was learned leaves the grid again, so that the weights are rounded once
-more at the end, untrained.
+All orders begin with one untrained network, the stand-in for what a search found, and end with a
+network of fewer channels whose weights have four bits. Every update of every stage is the same
+regression on GENERATOR_BASE's pairs, so that the order alone differs: "distil" is the long stage,
+"prune" cuts channels and finetunes, "quantise" puts the weights on a grid and trains them there.
+Cutting before anything is learned cuts at random. A stage that trains floats after the grid was
+learned leaves the grid again, so that the weights are rounded once more at the end, untrained.
 """
 
 from __future__ import annotations
@@ -16,26 +18,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastgen_course.checkpoints import load_model
-from fastgen_course.compression.distillation import STUDENT, DistillRecipe, DistillTrainer
+from fastgen_course.compression.distillation import DistillRecipe, DistillTrainer
 from fastgen_course.compression.folding import FoldedGenerator, fold
-from fastgen_course.compression.quantized import QuantizedGenerator, quantize_generator
+from fastgen_course.compression.quantized import (
+    QuantizedGenerator,
+    calibration_batches,
+    quantize_generator,
+)
 from fastgen_course.compression.teacher_sets import DistillationError
+from fastgen_course.models.generator import GENERATOR_BASE, Generator, GeneratorConfig
 
-START = "generator_base"
+START = replace(GENERATOR_BASE, channels=(96, 48, 24))
 WEIGHT_BITS, ACTIVATION_BITS = 4, 8
-# What each of the six layers keeps: STUDENT's widths.
-WIDTHS = tuple(width for width in STUDENT.channels for _ in range(2))
-STAGES: dict[str, int] = {"distil": 500, "prune": 400, "quantise": 400}  # updates of each
+# What each of the six layers keeps.
+WIDTHS = tuple(width for width in (64, 32, 16) for _ in range(2))
+STAGES: dict[str, int] = {"distil": 300, "prune": 120, "quantise": 120}  # updates of each
+# Adam's rate at its height. The first stage of an order, whichever it is, begins with fresh
+# weights and has that of "distil".
+RATES: dict[str, float] = {"distil": 2e-3, "prune": 1e-3, "quantise": 5e-4}
 ORDERS: dict[str, tuple[str, ...]] = {
     "distil_prune_quantise": ("distil", "prune", "quantise"),
     "prune_distil_quantise": ("prune", "distil", "quantise"),
     "distil_quantise_prune": ("distil", "quantise", "prune"),
     "quantise_distil_prune": ("quantise", "distil", "prune"),
 }
-# Rates and weights as the QAT to four bits has them; one loss for all stages.
-RECIPE = DistillRecipe(generator_rate=4e-4, average=0.995, seed=71)
-HEAD_START = 100  # updates of the fresh discriminator alone, at the beginning of the first stage
+RECIPE = DistillRecipe(shown="", target="base", average=0.99, seed=71)
 
 
 def check_order(stages: Sequence[str]) -> None:
@@ -44,6 +51,22 @@ def check_order(stages: Sequence[str]) -> None:
         raise DistillationError(
             f"an order has each of {', '.join(STAGES)} once, got {', '.join(stages) or 'nothing'}."
         )
+
+
+@torch.no_grad()
+def fresh_start(config: GeneratorConfig = START, seed: int = RECIPE.seed) -> FoldedGenerator:
+    """An untrained network, folded so that it can be cut and quantised at once.
+
+    Its norms have seen a few batches before they are folded away, so that every layer begins with
+    outputs of variance 1 (Mishkin and Matas 2016, "All you need is a good init").
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Generator(config).train()
+    for _ in range(4):
+        for noise, words in calibration_batches(config):
+            network(noise, words)
+    return fold(network.eval())
 
 
 def cut_channels(network: FoldedGenerator, widths: Sequence[int] = WIDTHS) -> FoldedGenerator:
@@ -91,11 +114,9 @@ def stage_start(stage: str, network: nn.Module) -> nn.Module:
 
 
 def stage_recipe(done: Sequence[str], stage: str, steps: int | None = None) -> DistillRecipe:
-    """The recipe of a stage after those `done`: the teacher pulls from distillation on."""
-    taught = "distil" in (*done, stage)
-    steps = STAGES[stage] if steps is None else steps
-    head_start = 0 if done else min(HEAD_START, steps - 1)
-    return replace(RECIPE, steps=steps, head_start=head_start, target="flow" if taught else "")
+    """The recipe of a stage after those `done`: its updates and its rate."""
+    rate = RATES[stage if done else "distil"]
+    return replace(RECIPE, steps=STAGES[stage] if steps is None else steps, pairs_rate=rate)
 
 
 def run_order(
@@ -114,15 +135,12 @@ def run_order(
     `DistillTrainer`'s. Raises `DistillationError` for an order with a stage missing or twice.
     """
     check_order(stages)
-    network: nn.Module = fold(load_model(START)) if start is None else start
-    discriminator = None
+    network: nn.Module = fresh_start() if start is None else start
+    label = name
     for index, stage in enumerate(stages):
         recipe = stage_recipe(stages[:index], stage, steps)
-        label = "_".join((name, *stages[: index + 1]))
+        label = f"{label}_{stage}{recipe.steps}"
         trainer = DistillTrainer(label, recipe=recipe, model=stage_start(stage, network), **options)
-        if discriminator is not None:  # it goes on; the generator's moments begin anew
-            trainer.discriminator.load_state_dict(discriminator)
         network = trainer.run(quiet, keep=True)
-        discriminator = trainer.discriminator.state_dict()
     with torch.no_grad():
         return rounded(network)

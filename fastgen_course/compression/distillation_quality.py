@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastgen_course.checkpoints import load_model
 from fastgen_course.compression.distillation_losses import conditional_mean, drawing_distance
-from fastgen_course.compression.teacher_sets import as_bytes, as_images, find_teacher
+from fastgen_course.compression.teacher_sets import as_bytes, as_images, find_teacher, teacher_draw
 from fastgen_course.datasets.captions import EMPTY, encode_words, labels_of
 from fastgen_course.files import atomic_write, data_path, require
 from fastgen_course.metrics import (
@@ -27,10 +26,8 @@ from fastgen_course.metrics import (
     real_images,
     reference_features,
 )
-from fastgen_course.sampling.flow import FLOW_SAMPLING, sample_flow
-from fastgen_course.sampling.gpt import draw_images
+from fastgen_course.models.generator import GENERATOR_BASE
 from fastgen_course.timing import Result, ResultError, record, result
-from fastgen_course.training.flow import VAE
 
 AREA = "distillation"
 PICTURES = 10_000
@@ -128,17 +125,17 @@ def network_draw(network: nn.Module, chunk: int = CHUNK) -> Draw:
 
 
 def teacher_row(name: str) -> Draw:
-    """A teacher as the course draws with it: the flow in fifty guided Euler steps."""
+    """A teacher as the students see it: the flow in FLOW_STEPS guided steps of Heun's method."""
     find_teacher(name)
-    if name == "gpt":
-        gpt, tokenizer = load_model("gpt"), load_model("tokenizer")
-        return lambda words, seed: draw_images(
-            gpt, tokenizer, words, generator=torch.Generator().manual_seed(seed)
-        )
-    flow, vae = load_model("flow"), load_model(VAE)
-    return lambda words, seed: sample_flow(
-        flow, vae, words, generator=torch.Generator().manual_seed(seed), steps=50, **FLOW_SAMPLING
-    )
+
+    def draw(words: Tensor, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(len(words), GENERATOR_BASE.noise, generator=generator)
+        made = teacher_draw(name, seed)
+        pairs = zip(words.split(CHUNK), noise.split(CHUNK), strict=True)
+        return torch.cat([made(y, z).contiguous() for y, z in pairs])
+
+    return draw
 
 
 def real_row(words: Tensor, seed: int) -> Tensor:

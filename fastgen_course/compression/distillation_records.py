@@ -1,13 +1,15 @@
 """Record what notebook 13 shows: teachers, the ablation, the student, responses, orders, times.
 
     python -m fastgen_course.compression.distillation_records
-        [sets|teachers|ablation|student|response|order|speed] [--with searched,pruned] [--rows a,b]
+        [sets|teachers|ablation|more|student|response|order|speed]
+        [--with searched,pruned] [--rows a,b]
 
-On one idle core `sets` (the teachers' pictures, kept in data/runs) takes about 12 minutes,
-`teachers` 15, `ablation` 55, `student` 3 (after `train student`), `response` 10, `order` 35, and
-`speed`, on an otherwise idle machine, 4. All go on where they were, row by row; `--again` measures
-anew, `--tiny` tries a part on few pictures and records nothing. `--with` adds students of other
-architectures to `ablation`, each about 5 minutes.
+On one idle core `sets` (the many-step teachers' pictures, kept in data/runs) takes about 12
+minutes, `teachers` 8, `student` 2 (after `train student`), `response` 6, `order` 12, and `speed`,
+on an otherwise idle machine, 4. `ablation` takes about 25 minutes for 500 updates a row, `more`,
+the rows that vary others, 15. All go on where they were, row by row; `--again` measures anew,
+`--tiny` tries a part on few pictures and records nothing. `--with` adds students of other
+architectures to `ablation`, each about 4 minutes.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from fastgen_course.compression import teacher_sets
 from fastgen_course.compression.distillation import (
     ABLATION,
     ARCHITECTURES,
+    MORE,
     STUDENT,
     DistillTrainer,
     architecture_trainer,
 )
-from fastgen_course.compression.distillation_order import ORDERS, run_order
+from fastgen_course.compression.distillation_order import ORDERS, STAGES, run_order
 from fastgen_course.compression.distillation_speed import record_speed
 from fastgen_course.compression.response import (
     RESPONSE_SIZE,
@@ -42,7 +45,7 @@ from fastgen_course.compression.response import (
     response_scores,
     train_response,
 )
-from fastgen_course.compression.teacher_sets import TEACHERS, load_set, make_set
+from fastgen_course.compression.teacher_sets import KEPT, TEACHERS, load_set, make_set
 from fastgen_course.models.gpt import GPT_SIZES, draw_sequences
 from fastgen_course.timing import ResultError, record, result
 from fastgen_course.timing.thread_experiment import cores_taken
@@ -113,30 +116,29 @@ def sets(options: Options) -> dict[str, teacher_sets.TeacherSet] | None:
     """The teachers' pictures: a few made on the spot for a trial, else None, which loads them."""
     if not options.tiny:
         return None
-    return {
-        name: teacher_sets.new_part(teacher_sets.teacher_draw(name, 2), 16, 1) for name in TEACHERS
-    }
+    return {name: teacher_sets.new_part(teacher_sets.teacher_draw(name, 2), 16, 1) for name in KEPT}
 
 
 # --- teachers and students ------------------------------------------------------------------------
 
 
 def record_sets(options: Options) -> None:
-    """Draw both teachers' pictures; a killed run goes on with the part that it was drawing."""
+    """Draw the many-step teachers' pictures; a killed run goes on with the part it was drawing."""
     if options.tiny:
         sets(options)
         return
-    for name in TEACHERS:
+    for name in KEPT:
         folder = make_set(name)
         print(f"{name}: complete, {sum(p.stat().st_size for p in folder.iterdir()):,} bytes")
 
 
 def record_teachers(options: Options) -> None:
-    """Both teachers, GENERATOR_BASE and real pictures."""
-    for name, teacher in TEACHERS.items():
+    """All teachers and real pictures; the headline's teacher with as many seeds as the student."""
+    for name in KEPT:
+        seeds = scores.SEEDS if name == TEACHER else scores.TWO_SEEDS
         score(
-            options, "teachers", name, lambda n=name: scores.teacher_row(n), scores.SEEDS,
-            base=name, weights=teacher.key(),
+            options, "teachers", name, lambda n=name: scores.teacher_row(n), seeds,
+            base=name, weights=TEACHERS[name].key(),
         )  # fmt: skip
     base = "generator_base"
     score(
@@ -146,21 +148,30 @@ def record_teachers(options: Options) -> None:
     score(options, "teachers", "real", lambda: scores.real_row, weights="")
 
 
+SHORT = {"steps": 3, "batch": 4, "pairs_first": 0, "head_start": 0}  # of a trial
+
+
 def record_ablation(options: Options) -> None:
-    """Every row of ABLATION, and the architectures of `--with`, trained alike and scored."""
-    short = {"steps": 2, "batch": 4}
+    """The telling rows of ABLATION, and the architectures of `--with`, trained alike and scored."""
+    _record_rows(options, [name for name in ABLATION if name not in MORE], options.extra)
+
+
+def record_more(options: Options) -> None:
+    """The other rows of ABLATION."""
+    _record_rows(options, MORE)
+
+
+def _record_rows(options: Options, names: Sequence[str], architectures: Sequence[str] = ()) -> None:
     given = sets(options)
-    for name in options.chosen(list(ABLATION)):
-        recipe = replace(ABLATION[name], **short) if options.tiny else ABLATION[name]
-        trainer = DistillTrainer(
-            f"distillation_{'trial_' if options.tiny else ''}{name}", STUDENT, recipe,
-            sets=given or _loaded(recipe.teachers),
-        )  # fmt: skip
+    for name in options.chosen(names):
+        recipe = replace(ABLATION[name], **SHORT) if options.tiny else ABLATION[name]
+        label = f"distillation_{'trial_' if options.tiny else ''}{name}_{recipe.steps}"
+        trainer = DistillTrainer(label, STUDENT, recipe, sets=given or _loaded(recipe.kept))
         _train_and_score(options, name, trainer)
-    for name in options.extra:
-        recipe = ABLATION["gan_real_hold"]
-        recipe = replace(recipe, **short) if options.tiny else recipe
-        trainer = architecture_trainer(name, recipe, sets=given or _loaded(recipe.teachers))
+    for name in architectures:
+        recipe = ABLATION["matched"]
+        recipe = replace(recipe, **SHORT) if options.tiny else recipe
+        trainer = architecture_trainer(name, recipe, sets=given or _loaded(recipe.kept))
         _train_and_score(options, f"student_{name}", trainer, architecture=ARCHITECTURES[name])
 
 
@@ -182,6 +193,7 @@ def _train_and_score(options: Options, name: str, trainer: DistillTrainer, **ext
         options, "ablation", name,
         lambda: scores.network_draw(trainer.run(options.tiny, keep=options.keep)),
         base="student", steps=recipe.steps, seed=recipe.seed, hold=recipe.hold, parameters=size,
+        average=recipe.average,
         teachers=[TEACHERS[n].key() for n in recipe.teachers], **extra,
     )  # fmt: skip
     if options.keep and trainer.training.step:
@@ -296,7 +308,6 @@ def _has(name: str, **extra: Any) -> bool:
 
 def record_order(options: Options) -> None:
     """Each of ORDERS at equal total updates, scored on its grids."""
-    given = sets(options)
     for name in options.chosen(list(ORDERS)):
         stages = ORDERS[name]
 
@@ -304,13 +315,14 @@ def record_order(options: Options) -> None:
             steps = 2 if options.tiny else None
             network = run_order(
                 stages, name="order_trial" if options.tiny else "order", steps=steps,
-                quiet=options.tiny, sets=given or _loaded(("flow",)),
+                quiet=options.tiny,
             )  # fmt: skip
             return scores.network_draw(network)
 
         score(
             options, "order", f"order_{name}", draw, base="generator_base",
             weights=key("generator_base"), stages=list(stages),
+            steps=[STAGES[stage] for stage in stages],
         )  # fmt: skip
 
 
@@ -323,6 +335,7 @@ RECORDERS: dict[str, Callable[[Options], None]] = {
     "sets": record_sets,
     "teachers": record_teachers,
     "ablation": record_ablation,
+    "more": record_more,
     "student": record_student,
     "response": record_response,
     "order": record_order,

@@ -17,6 +17,7 @@ from fastgen_course.models.generator import (
     CaptionEncoder,
     Generator,
     GeneratorConfig,
+    layer_widths,
 )
 
 FORMS = ("transposed", "blocks")
@@ -60,22 +61,6 @@ def lay_out_blocks(x: Tensor) -> Tensor:
     x = x.permute(0, 2, 3, 1).reshape(-1, height, width, 2, 2, channels)
     x = x.permute(0, 1, 3, 2, 4, 5).reshape(-1, 2 * height, 2 * width, channels)
     return x[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
-
-
-def layer_widths(config: GeneratorConfig) -> tuple[int, ...]:
-    """Output channels of the six layers: stem, conv7, up14, conv14, up28, conv28.
-
-    `config.channels` has three, one a side, for a network that was designed by hand, or all six,
-    for one whose layers were pruned each to a width of its own. Raises ValueError for another
-    count and for a layer without channels.
-    """
-    channels = tuple(config.channels)
-    if len(channels) not in (3, 6) or min(channels) < 1:
-        raise ValueError(
-            f"channels must be 3 or 6 whole numbers from 1 up (one a side, or one a layer), got "
-            f"{channels}."
-        )
-    return channels if len(channels) == 6 else tuple(w for w in channels for _ in range(2))
 
 
 class FoldedGenerator(nn.Module):

@@ -74,38 +74,40 @@ def quality(
     return Quality(*zip(*rows, strict=True))
 
 
-def record_quality(name: str, found: Quality, **extra: Any) -> None:
-    """Record a row as `quantization.FIGURE.NAME`: the mean, lowest and highest, and each seed's."""
+def record_quality(name: str, found: Quality, *, area: str = AREA, **extra: Any) -> None:
+    """Record a row as `AREA.FIGURE.NAME`: the mean, lowest and highest, and each seed's."""
     for figure, unit in FIGURES.items():
         values = getattr(found, figure)
         middle = statistics.fmean(values)
         record(
-            AREA, f"{AREA}.{figure}.{name}", middle, unit,
+            area, f"{area}.{figure}.{name}", middle, unit,
             spread=(min(*values, middle), max(*values, middle)), by_seed=list(values), **extra,
         )  # fmt: skip
 
 
-def recorded_quality(name: str) -> dict[str, Result]:
+def recorded_quality(name: str, area: str = AREA) -> dict[str, Result]:
     """A row's entries by figure. Raises `ResultError` where it was not recorded."""
-    return {figure: result(f"{AREA}.{figure}.{name}") for figure in FIGURES}
+    return {figure: result(f"{area}.{figure}.{name}") for figure in FIGURES}
 
 
-def is_recorded(name: str, **extra: Any) -> bool:
+def is_recorded(name: str, *, area: str = AREA, **extra: Any) -> bool:
     """Whether a row stands in the registry with these extras, as after a killed run."""
     try:
-        rows = recorded_quality(name).values()
+        rows = recorded_quality(name, area).values()
     except ResultError:
         return False
     return all({key: row.extra.get(key) for key in extra} == extra for row in rows)
 
 
-def fid_ratio(name: str, bases: Sequence[str]) -> tuple[float, tuple[float, float], str]:
+def fid_ratio(
+    name: str, bases: Sequence[str], area: str = AREA
+) -> tuple[float, tuple[float, float], str]:
     """(ratio, (lowest, highest), base): a row's FID over the *best* of several bases, by seed.
 
     Rows of the same seeds drew from the same noise, so each seed gives a ratio of its own.
     """
-    base = min(bases, key=lambda b: result(f"{AREA}.fid.{b}").value)
-    ours, theirs = (result(f"{AREA}.fid.{n}").extra["by_seed"] for n in (name, base))
+    base = min(bases, key=lambda b: result(f"{area}.fid.{b}").value)
+    ours, theirs = (result(f"{area}.fid.{n}").extra["by_seed"] for n in (name, base))
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     middle = statistics.fmean(ratios)
     return middle, (min(*ratios, middle), max(*ratios, middle)), base

@@ -104,7 +104,7 @@ class ResponseRecipe:
     Raises `DistillationError` for a share outside 0 to 1 or a temperature not above 0.
     """
 
-    steps: int = 900
+    steps: int = 500
     batch: int = 48
     soft: float = 0.0
     temperature: float = 1.0

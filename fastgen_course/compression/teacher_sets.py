@@ -1,8 +1,9 @@
 """What the teachers drew, once, for every student: captions, pictures, and the noise of each.
 
-Drawing costs a teacher more than learning costs a student, so the pictures of both teachers are
-drawn for one list of captions and kept in `data/runs`, in parts: a killed command loses at most the
-part that it was drawing. A part is named after the weights that drew it; other weights draw anew.
+Drawing costs a many-step teacher more than learning costs a student, so its pictures are drawn for
+one list of captions and kept in `data/runs`, in parts: a killed command loses at most the part that
+it was drawing. A part is named after the weights that drew it; other weights draw anew. A one-step
+teacher is asked anew at every update instead, and its lessons never repeat.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fastgen_course.checkpoints import load_card, load_model
+from fastgen_course.compression.folding import fold
 from fastgen_course.datasets.compose import compose
-from fastgen_course.datasets.scenes import draw_photos, scene_batches
+from fastgen_course.datasets.scenes import Batch, draw_photos, scene_batches
 from fastgen_course.files import atomic_write, data_path
 from fastgen_course.sampling.flow import FLOW_SAMPLING, sample_flow
 from fastgen_course.sampling.gpt import draw_images
@@ -48,11 +50,13 @@ class Teacher:
         coupled: whether a picture is a function of its noise and caption, so that a student can be
             asked for *this* picture. (A language model's numbers choose among tokens one by one;
             as a function of them the picture jumps from one to another.)
+        kept: whether its pictures are drawn once and kept, since it takes many steps.
     """
 
     words: str
     networks: tuple[str, ...]
     coupled: bool
+    kept: bool = True
 
     def key(self) -> str:
         """The beginnings of its networks' hashes."""
@@ -66,7 +70,9 @@ class Teacher:
 TEACHERS: dict[str, Teacher] = {
     "gpt": Teacher("the language model, cached loop", ("gpt", "tokenizer"), coupled=False),
     "flow": Teacher("the flow, guided", ("flow", VAE), coupled=True),
+    "base": Teacher("GENERATOR_BASE, one step", ("generator_base",), coupled=True, kept=False),
 }
+KEPT = tuple(name for name, teacher in TEACHERS.items() if teacher.kept)
 
 
 def find_teacher(name: str) -> Teacher:
@@ -125,8 +131,11 @@ def as_bytes(images: Tensor) -> Tensor:
 
 
 def teacher_draw(name: str, seed: int) -> Draw:
-    """How a teacher draws words (B, L): the language model from `seed`, the flow from the noise."""
+    """How a teacher draws words (B, L): the language model from `seed`, others from the noise."""
     find_teacher(name)
+    if name == "base":
+        network = fold(load_model("generator_base")).to(memory_format=torch.channels_last)
+        return lambda words, noise: network(noise, words)
     if name == "gpt":
         gpt, tokenizer = load_model("gpt"), load_model("tokenizer")
         generator = torch.Generator().manual_seed(seed)
@@ -159,6 +168,13 @@ def set_folder(name: str) -> Path:
     return data_path("runs", f"teacher_{name}_{key}")
 
 
+def _find_kept(name: str) -> None:
+    if not find_teacher(name).kept:
+        raise DistillationError(
+            f"the teacher {name!r} draws in one step and has no set; choose from {', '.join(KEPT)}."
+        )
+
+
 def make_set(
     name: str,
     captions: int = CAPTIONS,
@@ -169,7 +185,7 @@ def make_set(
 ) -> Path:
     """Draw a teacher's pictures of `captions` captions, part by part; returns their folder.
 
-    Parts that are there are left alone, damaged ones drawn again. Both teachers get the same
+    Parts that are there are left alone, damaged ones drawn again. All teachers get the same
     captions. `draw(seed)` replaces the teacher, in tests. Raises `DistillationError` unless
     `captions` is a multiple of `part` from `part` up.
     """
@@ -177,6 +193,7 @@ def make_set(
         raise DistillationError(
             f"captions must be a multiple of {part} from {part} up, got {captions}."
         )
+    _find_kept(name)
     folder, fresh = set_folder(name), None
     for index in range(captions // part):
         path = folder / f"{index:04}.safetensors"
@@ -204,6 +221,7 @@ def _read(path: Path) -> TeacherSet | None:
 
 def load_set(name: str, captions: int = CAPTIONS, *, part: int = PART) -> TeacherSet:
     """A teacher's pictures. Raises `DistillationError`, with the command, where any is missing."""
+    _find_kept(name)
     parts = [_read(set_folder(name) / f"{i:04}.safetensors") for i in range(captions // part)]
     if not parts or None in [p if p is None else 0 for p in parts]:
         done = sum(p is not None for p in parts)
@@ -223,3 +241,15 @@ def lessons(given: TeacherSet, batch: int, generator: torch.Generator) -> Iterat
         )
     while True:
         yield given.join(batch, generator)
+
+
+def fresh_lessons(
+    scenes: Iterator[Batch], latent: int, generator: torch.Generator
+) -> Iterator[Lesson]:
+    """Endless lessons of new captions: noise (B, latent) and real pictures, which do not know it.
+
+    What a teacher that is asked anew would draw from that noise takes the pictures' place.
+    """
+    for batch in scenes:
+        noise = torch.randn(len(batch.words), latent, generator=generator)
+        yield Lesson(batch.words, batch.labels, batch.asked, noise, batch.images)

@@ -17,8 +17,7 @@ class GeneratorConfig:
     Attributes:
         noise: dimensions of z.
         caption: dimensions of the caption vector.
-        channels: feature maps at sides 7, 14 and 28. A folded network may have six, one for each
-            layer (`compression.folding.layer_widths`).
+        channels: feature maps at sides 7, 14 and 28, or six, one for each layer (`layer_widths`).
         vocabulary: how many words the caption encoder knows.
     """
 
@@ -29,6 +28,22 @@ class GeneratorConfig:
 
 
 GENERATOR_BASE = GeneratorConfig()
+
+
+def layer_widths(config: GeneratorConfig) -> tuple[int, ...]:
+    """Output channels of the six layers: stem, conv7, up14, conv14, up28, conv28.
+
+    `config.channels` has three, one a side, for a network that was designed by hand, or all six,
+    for one whose layers were pruned each to a width of its own. Raises ValueError for another
+    count and for a layer without channels.
+    """
+    channels = tuple(config.channels)
+    if len(channels) not in (3, 6) or min(channels) < 1:
+        raise ValueError(
+            f"channels must be 3 or 6 whole numbers from 1 up (one a side, or one a layer), got "
+            f"{channels}."
+        )
+    return channels if len(channels) == 6 else tuple(w for w in channels for _ in range(2))
 
 
 class CaptionEncoder(nn.Module):
@@ -77,23 +92,23 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig = GENERATOR_BASE) -> None:
         super().__init__()
         self.config = config
-        low, middle, high = config.channels
+        stem, seven, up14, fourteen, up28, last = layer_widths(config)
         condition = config.noise + config.caption
         self.caption_encoder = CaptionEncoder(config.caption, config.vocabulary)
-        self.low = low
-        self.stem = nn.Linear(condition, low * 7 * 7)
-        self.stem_norm = ModulatedNorm(low, condition)
-        self.conv7 = nn.Conv2d(low, low, 3, padding=1, bias=False)
-        self.norm7 = ModulatedNorm(low, condition)
-        self.up14 = nn.ConvTranspose2d(low, middle, 4, 2, 1, bias=False)
-        self.norm14a = ModulatedNorm(middle, condition)
-        self.conv14 = nn.Conv2d(middle, middle, 3, padding=1, bias=False)
-        self.norm14b = ModulatedNorm(middle, condition)
-        self.up28 = nn.ConvTranspose2d(middle, high, 4, 2, 1, bias=False)
-        self.norm28a = nn.BatchNorm2d(high)
-        self.conv28 = nn.Conv2d(high, high, 3, padding=1, bias=False)
-        self.norm28b = nn.BatchNorm2d(high)
-        self.to_rgb = nn.Conv2d(high, 3, 3, padding=1)
+        self.low = stem
+        self.stem = nn.Linear(condition, stem * 7 * 7)
+        self.stem_norm = ModulatedNorm(stem, condition)
+        self.conv7 = nn.Conv2d(stem, seven, 3, padding=1, bias=False)
+        self.norm7 = ModulatedNorm(seven, condition)
+        self.up14 = nn.ConvTranspose2d(seven, up14, 4, 2, 1, bias=False)
+        self.norm14a = ModulatedNorm(up14, condition)
+        self.conv14 = nn.Conv2d(up14, fourteen, 3, padding=1, bias=False)
+        self.norm14b = ModulatedNorm(fourteen, condition)
+        self.up28 = nn.ConvTranspose2d(fourteen, up28, 4, 2, 1, bias=False)
+        self.norm28a = nn.BatchNorm2d(up28)
+        self.conv28 = nn.Conv2d(up28, last, 3, padding=1, bias=False)
+        self.norm28b = nn.BatchNorm2d(last)
+        self.to_rgb = nn.Conv2d(last, 3, 3, padding=1)
 
     def forward(self, noise: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Draw pictures.

@@ -20,11 +20,13 @@ def ship(
     training: Training,
     recipe: Any,
     metrics: Callable[[], dict[str, float]],
+    *,
+    bytes_a_weight: int = 2,
 ) -> dict[str, Any]:
     """Write the weights of a finished training on captioned scenes; returns their card.
 
     `recipe` is a dataclass with a `seed`; `metrics` is called once the training's state is safe, so
-    that a failing measurement or export loses nothing.
+    that a failing measurement or export loses nothing. `bytes_a_weight` is `save_checkpoint`'s.
     """
     training.save()
     card = save_checkpoint(
@@ -40,6 +42,7 @@ def ship(
             "metrics": metrics(),
             "history": {k: [round(x, 5) for x in v] for k, v in training.history.items()},
         },
+        bytes_a_weight=bytes_a_weight,
     )
     training.finish()
     return card

@@ -57,7 +57,7 @@ class TeacherStudent:
     def __init__(
         self,
         student: nn.Module,
-        held: tuple[str, ...] = ("flow",),
+        held: tuple[str, ...] = ("base",),
         draws: Mapping[str, Callable[[int], Draw]] | None = None,
         count: int = COUNT,
     ) -> None:
@@ -136,10 +136,12 @@ def pairs_figure(sets: Sets, pairs: int = 8) -> Figure:
 class TeacherStudentBox(widgets.VBox):
     """A caption box that draws both sets; a switch for pairs, open where there are any."""
 
-    def __init__(self, drawer: TeacherStudent, caption: str = CAPTION, seed: int = 0) -> None:
+    def __init__(
+        self, drawer: TeacherStudent, caption: str = CAPTION, seed: int = 0, teacher: str = "gpt"
+    ) -> None:
         self.drawer = drawer
         self.teacher = widgets.ToggleButtons(
-            options=[(name, name) for name in TEACHERS], value="flow", description="teacher"
+            options=[(name, name) for name in TEACHERS], value=teacher, description="teacher"
         )
         self.pairs = widgets.Checkbox(value=False, description="pairs of one noise")
         self.said = widgets.HTML()

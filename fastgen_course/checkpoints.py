@@ -49,6 +49,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "flow_student": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "generator_int8": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
     "generator_int4": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
+    "generator_nas": ("fastgen_course.models.searched", "SearchedGenerator", "Architecture"),
     "generator_pruned": (
         "fastgen_course.compression.folding",
         "FoldedGenerator",

@@ -53,7 +53,7 @@ FIGURES = {
     "flow.one_step_speedup": "a flow's one-step form against fifty guided steps, one picture",
     "flow.one_step_fid_ratio": "the same: FID, one over fifty",
     "hardware.fp32_peak_share": "GENERATOR_BASE, batch 64: share of the machine's peak",
-    "pruning.macs_reduction": "GENERATOR_BASE with fewer channels: multiplications, before over after",
+    "pruning.macs_reduction": "GENERATOR_BASE with fewer channels: products, before over after",
     "pruning.speedup": "the same: ms of 64 pictures, before over after",
     "pruning.fid_ratio": "the same: FID, after over before",
     "int8.speedup_batch1": "GENERATOR_BASE in int8 against the best float32 runtime, one picture",

@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--record", action="store_true", help="record minutes and memory")
     notebooks.set_defaults(run=_notebooks)
 
-    readme = commands.add_parser("readme", help="write README's tables from the recorded figures")
+    readme = commands.add_parser("readme", help="write the tables of README and APPLICATIONS")
     readme.add_argument("--picture", action="store_true", help="draw its picture again, too")
     readme.set_defaults(run=_readme)
 
@@ -330,6 +330,7 @@ def _notebooks(options: argparse.Namespace) -> None:
 
 
 def _readme(options: argparse.Namespace) -> None:
+    from fastgen_course.authoring.applications import PAGE, write_applications
     from fastgen_course.authoring.links import checkout
     from fastgen_course.authoring.readme import draw_picture, write_readme
 
@@ -337,6 +338,8 @@ def _readme(options: argparse.Namespace) -> None:
         draw_picture(checkout())
     changed = write_readme(checkout())
     print("README.md is rewritten." if changed else "README.md was up to date.")
+    changed = write_applications(checkout())
+    print(f"{PAGE.name} is rewritten." if changed else f"{PAGE.name} was up to date.")
 
 
 def _links(options: argparse.Namespace) -> None:

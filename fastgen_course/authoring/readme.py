@@ -54,11 +54,14 @@ FIGURES = {
     "flow.one_step_speedup": "a flow's one-step form against fifty guided steps, one picture",
     "flow.one_step_fid_ratio": "the same: FID, one over fifty",
     "hardware.fp32_peak_share": "GENERATOR_BASE, batch 64: share of the machine's peak",
+    "pruning.macs_reduction": "GENERATOR_BASE with fewer channels: products, before over after",
+    "pruning.speedup": "the same: ms of 64 pictures, before over after",
+    "pruning.fid_ratio": "the same: FID, after over before",
     "int8.speedup_batch1": "GENERATOR_BASE in int8 against the best float32 runtime, one picture",
     "int8.speedup_batch64": "the same, 64 pictures at once",
     "int8.fid_ratio": "the same: FID, int8 over float32",
     "int4.fid_ratio": "the same with weights of four bits",
-    "distillation.speedup": "a one-step student against the language model that taught it",
+    "distillation.speedup": "a one-step student against the language model that it replaces",
     "distillation.exact_accuracy_drop": "the same: points of exact accuracy lost",
     "distillation.fid_ratio": "the same: FID, student over teacher",
     "distillation.recall_ratio": "the same: recall, student over teacher",
@@ -166,11 +169,19 @@ def render_readme(root: Path, text: str) -> str:
         "figures": figure_table(rows),
         "ladder": ladder_lines(),
     }
+    return replace_parts(text, parts, "README.md")
+
+
+def replace_parts(text: str, parts: dict[str, str], file: str) -> str:
+    """`text` with each part, between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, replaced.
+
+    Raises ValueError, naming `file`, when a part is missing.
+    """
     for name, body in parts.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"README.md has no part between {begin} and {end}.")
+            raise ValueError(f"{file} has no part between {begin} and {end}.")
         text = pattern.sub(lambda _, b=begin, e=end, t=body: f"{b}\n{t}\n{e}", text)
     return text
 

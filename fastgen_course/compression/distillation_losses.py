@@ -18,7 +18,7 @@ from fastgen_course.datasets.captions import FREE
 from fastgen_course.datasets.compose import compose
 from fastgen_course.datasets.fashion import load_fashion
 from fastgen_course.models.discriminator import judge_features
-from fastgen_course.training.matching import relative_error
+from fastgen_course.training.matching import FEATURES, relative_error
 
 
 def _pixels(fake: Tensor, target: Tensor, seen: Callable[[Tensor], Tensor]) -> Tensor:
@@ -28,7 +28,7 @@ def _pixels(fake: Tensor, target: Tensor, seen: Callable[[Tensor], Tensor]) -> T
 def _features(fake: Tensor, target: Tensor, seen: Callable[[Tensor], Tensor]) -> Tensor:
     with torch.no_grad():
         wanted = seen(target)
-    return relative_error(seen(fake), wanted)
+    return FEATURES * relative_error(seen(fake), wanted)
 
 
 # (pictures, the teacher's, what sees them) -> a scalar.

@@ -122,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     ladder.add_argument("--record", action="store_true", help="score and record (idle machine)")
     ladder.set_defaults(run=_ladder)
 
+    pipeline = commands.add_parser("pipeline", help="search, distil, prune, quantise and export")
+    pipeline.add_argument("--dry", action="store_true", help="tiny budgets, about a minute")
+    pipeline.add_argument("--out", type=Path, help="a folder; a killed run goes on from it")
+    pipeline.set_defaults(run=_pipeline)
+
     notebooks = commands.add_parser("notebooks", help="re-execute notebooks and normalise them")
     notebooks.add_argument("names", nargs="*", help="e.g. 02; without a name, all")
     notebooks.add_argument("--record", action="store_true", help="record minutes and memory")
@@ -319,6 +324,17 @@ def _ladder(options: argparse.Namespace) -> None:
         mine_file=options.mine,
         chart=options.chart,
         recording=options.record,
+    )
+
+
+def _pipeline(options: argparse.Namespace) -> None:
+    from fastgen_course.pipeline import DRY, FULL, Pipeline
+
+    command = "python -m fastgen_course pipeline" + " --dry" * options.dry
+    made = Pipeline(DRY if options.dry else FULL, options.out, command=command)
+    done = made.run()
+    print(
+        f"{made.folder / done.card}: the card; graphs beside it: {', '.join(done.graphs.values())}"
     )
 
 

@@ -33,6 +33,7 @@ NOTEBOOKS: dict[str, str] = {
     "quantization": "12_quantization",
     "distillation": "13_distillation",
     "scale": "14_scale_out",
+    "pipeline": "15_pipeline",
 }
 
 # Two registered implementations must differ by this many tolerances somewhere, so that no result

@@ -7,8 +7,8 @@ Minutes on one idle core: `supernet` 20, `halving` 4, `latency` 2 (on an otherwi
 `supernet`; `search` needs `latency` and `quality`; `alone` goes on from `quality`; `shorts` and
 `finalists` need `search`; `ratios` needs `finalists`. All go on where they were, row by row;
 `--again` measures anew. `--tiny` tries the first parts on little and records nothing. `--workers N`
-has the trials of `quality` on N workers of Ray. `finalist_0`, `finalist_1` and `finalist_2` train one
-finalist each, so that two cores can share what `finalists` does.
+has the trials of `quality` on N workers of Ray. `finalist_0`, `finalist_1` and `finalist_2` train
+one finalist each, so that two cores can share what `finalists` does.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ from fastgen_course.search.finalists import (
     score,
     time_side_by_side,
 )
-from fastgen_course.search.latency import (
-    LatencyTable,
-)
+from fastgen_course.search.latency import LatencyTable
 from fastgen_course.search.nas_searching import record_latency, record_quality, record_search
 from fastgen_course.search.noting import (
     AREA,
@@ -54,9 +52,7 @@ from fastgen_course.search.noting import (
     progress,
     teacher,
 )
-from fastgen_course.search.quality import (
-    rank_correlation,
-)
+from fastgen_course.search.quality import rank_correlation
 from fastgen_course.search.standalone import (
     INITIALISATIONS,
     Lessons,

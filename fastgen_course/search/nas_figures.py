@@ -99,7 +99,6 @@ def plot_latency() -> Figure:
     right.hist(errors, 30)
     right.axvspan(-10, 10, color="#dddddd", zorder=0)
     right.set(xlabel="error, % of the measured ms", ylabel="networks")
-    fig.tight_layout()
     return fig
 
 

@@ -207,13 +207,15 @@ def test_rows_end_in_the_same_shape_after_the_same_updates(name, judge, folder):
 @pytest.mark.parametrize("overall", [False, True])
 def test_torch_prunings_network_has_no_fewer_products(overall):
     pytest.importorskip("torch_pruning")
-    whole = network(config=replace(TINY, channels=(32, 32, 16)))
-    goal = pruning_rows.total_macs(whole.config) // 2
+    whole = network(config=replace(TINY, channels=(64, 64, 32)))
+    goal = pruning_rows.total_macs(whole.config) // 3
     found = pruning_rows.peer_at(whole, goal, overall, tries=4)
     assert goal <= pruning_rows.total_macs(found.config) < pruning_rows.total_macs(whole.config)
     assert found(*inputs(2)).shape == (2, 3, 28, 28)
     with pytest.raises(PruningError, match="macs must be"):
         pruning_rows.peer_at(whole, 0)
+    with pytest.raises(PruningError, match="found no network"):
+        pruning_rows.peer_at(network(), pruning_rows.total_macs(TINY) - 1, overall, tries=1)
 
 
 def test_an_unknown_row_is_refused():

@@ -90,8 +90,8 @@ def peer_prune(generator: Generator, ratio: float, overall: bool = False) -> Gen
 def peer_at(generator: Generator, macs: int, overall: bool = False, tries: int = 8) -> Generator:
     """torch-pruning's network of at least `macs` products and as few more as bisection finds.
 
-    At least, so that the comparison never favours ours. Raises `PruningError` where even nothing
-    removed has fewer.
+    At least, so that the comparison never favours ours. Raises `PruningError` for more than the
+    whole network has, and where it finds none.
     """
     most = total_macs(generator.config)
     if not 0 < macs <= most:
@@ -104,6 +104,11 @@ def peer_at(generator: Generator, macs: int, overall: bool = False, tries: int =
             low, best = middle, found
         else:
             high = middle
+    if best is generator and macs < most:  # never compare with a network that is whole
+        raise PruningError(
+            f"macs: torch-pruning found no network from {macs} to below {most}; its widths are "
+            "multiples of 8, and these layers are too narrow for that."
+        )
     return best
 
 

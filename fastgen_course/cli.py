@@ -114,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("--address", help="a running Ray cluster (auto finds one)")
     scale.set_defaults(run=_scale)
 
+    ladder = commands.add_parser("ladder", help="measure every rung from rung 0 to the delivered")
+    ladder.add_argument("--quick", action="store_true", help="milliseconds alone, two minutes")
+    ladder.add_argument("--json", type=Path, metavar="FILE", help="write one object a rung")
+    ladder.add_argument("--mine", type=Path, metavar="PY", help="a file with your own draw()")
+    ladder.add_argument("--chart", type=Path, default=Path("ladder.png"), help="a .png to write")
+    ladder.add_argument("--record", action="store_true", help="score and record (idle machine)")
+    ladder.set_defaults(run=_ladder)
+
     notebooks = commands.add_parser("notebooks", help="re-execute notebooks and normalise them")
     notebooks.add_argument("names", nargs="*", help="e.g. 02; without a name, all")
     notebooks.add_argument("--record", action="store_true", help="record minutes and memory")
@@ -298,6 +306,20 @@ def _scale(options: argparse.Namespace) -> None:
     if report.skipped:
         print(report.skipped, file=sys.stderr)
     print(report)
+
+
+def _ladder(options: argparse.Namespace) -> None:
+    from fastgen_course.ladder.command import run_ladder
+
+    if options.chart.suffix.lower() != ".png":
+        raise ValueError(f"--chart {options.chart.name} is not a .png file; end its name in .png.")
+    run_ladder(
+        quick=options.quick,
+        json_file=options.json,
+        mine_file=options.mine,
+        chart=options.chart,
+        recording=options.record,
+    )
 
 
 def _notebooks(options: argparse.Namespace) -> None:

@@ -4,8 +4,8 @@
     at_once     the same criterion, one cut, all updates behind it
     magnitude   in rounds, by the size of weights
     random      in rounds, channels of chance
-    peer        torch-pruning's shape: it chooses widths and channels by its own criterion, at
-                equal products
+    peer        torch-pruning's channels, the same share of every layer, at equal products
+    peer_global torch-pruning's channels, one threshold for all layers, at equal products
     scratch     the pruned shape with fresh weights, norms and all
 
 All learn from GENERATOR_BASE's pictures by the same recipe.
@@ -35,7 +35,8 @@ ROWS: dict[str, str] = {
     "at_once": "by gradient, at once",
     "magnitude": "by magnitude, in four rounds",
     "random": "channels of chance, in four rounds",
-    "peer": "torch-pruning's choice, at equal MACs",
+    "peer": "torch-pruning, the same share of every layer",
+    "peer_global": "torch-pruning, one threshold for all layers",
     "scratch": "the pruned shape, fresh weights",
 }
 
@@ -45,8 +46,8 @@ def total_macs(config: GeneratorConfig) -> int:
     return sum(layer_macs(config).values())
 
 
-def peer_prune(generator: Generator, ratio: float) -> Generator:
-    """The generator as torch-pruning leaves it: one threshold for all layers, widths rounded to 8.
+def peer_prune(generator: Generator, ratio: float, overall: bool = False) -> Generator:
+    """The generator as torch-pruning leaves it, widths rounded to 8; `overall`: one threshold.
 
     Its dependency graph is traced from a forward pass, its criterion the size of all weights in a
     group (Fang et al. 2023). Raises ImportError where it is not installed (extra `compare`).
@@ -60,7 +61,7 @@ def peer_prune(generator: Generator, ratio: float) -> Generator:
         example,
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=ratio,
-        global_pruning=True,
+        global_pruning=overall,
         ignored_layers=[network.to_rgb, *network.caption_encoder.children()],
         round_to=8,
     )
@@ -73,7 +74,7 @@ def peer_prune(generator: Generator, ratio: float) -> Generator:
     return smaller.requires_grad_(False)
 
 
-def peer_at(generator: Generator, macs: int, tries: int = 8) -> Generator:
+def peer_at(generator: Generator, macs: int, overall: bool = False, tries: int = 8) -> Generator:
     """torch-pruning's network of at least `macs` products and as few more as bisection finds.
 
     At least, so that the comparison never favours ours. Raises `PruningError` where even nothing
@@ -85,7 +86,7 @@ def peer_at(generator: Generator, macs: int, tries: int = 8) -> Generator:
     low, high, best = 0.0, 0.9, generator
     for _ in range(tries):
         middle = (low + high) / 2
-        found = peer_prune(generator, middle)
+        found = peer_prune(generator, middle, overall)
         if total_macs(found.config) >= macs:
             low, best = middle, found
         else:
@@ -116,8 +117,8 @@ def row_trainer(
     pruned = replace(base.config, channels=recipe.widths)
     if name == "scratch":
         return MatchTrainer(label, fresh_network(pruned, recipe.seed), original, recipe, judge)
-    if name == "peer":
-        start = fold(peer_at(base, total_macs(pruned)))
+    if name in ("peer", "peer_global"):
+        start = fold(peer_at(base, total_macs(pruned), name == "peer_global"))
         return MatchTrainer(label, start, original, recipe, judge)
     changes: dict[str, dict[str, object]] = {
         "rounds": {},

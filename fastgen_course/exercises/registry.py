@@ -30,6 +30,7 @@ NOTEBOOKS: dict[str, str] = {
     "flow": "08_flow",
     "hardware": "09_hardware",
     "nas": "10_nas",
+    "pruning": "11_pruning",
     "quantization": "12_quantization",
     "distillation": "13_distillation",
     "scale": "14_scale_out",

@@ -63,7 +63,7 @@ from fastgen_course.search.standalone import (
 )
 from fastgen_course.search.supernet import SupernetRecipe, trained_supernet
 from fastgen_course.search.trials import run_trials
-from fastgen_course.timing import record_timing
+from fastgen_course.timing import record_timing, result
 from fastgen_course.timing.thread_experiment import cores_taken
 
 
@@ -168,11 +168,15 @@ def record_finalists(options: Options) -> None:
     lessons = Lessons(teacher(), ShortRecipe())
     found = {}
     for index, config in enumerate(configs):
+        row = f"finalist_distance.finalist_{index}"
+        if not options.again and has(row, architecture=str(config)):
+            found[index] = result(f"{AREA}.{row}").value
+            continue
         trainer = finalist_trainer(index)
         network = trainer.run(keep=True)
         found[index] = lessons.distance(network)
         note(
-            options, f"finalist_distance.finalist_{index}", found[index], "relative square error",
+            options, row, found[index], "relative square error",
             "finalists", None, architecture=str(config), updates=trainer.recipe.steps,
             minutes=trainer.training.seconds / 60, **trainer.check(2000),
         )  # fmt: skip

@@ -7,6 +7,7 @@ import importlib
 import sys
 from copy import deepcopy
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,12 +50,14 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "flow_student": ("fastgen_course.models.flow", "VelocityNet", "FlowConfig"),
     "generator_int8": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
     "generator_int4": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
+    "generator_nas": ("fastgen_course.models.searched", "SearchedGenerator", "Architecture"),
     "generator_pruned": (
         "fastgen_course.compression.folding",
         "FoldedGenerator",
         "GeneratorConfig",
     ),
     "student": ("fastgen_course.models.generator", "Generator", "GeneratorConfig"),
+    "student_int8": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_refined": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
@@ -81,7 +84,12 @@ ROW_SCALE = ":row_scale"
 
 
 def save_checkpoint(
-    name: str, model: nn.Module, card: dict[str, Any], *, bytes_a_weight: int = 2
+    name: str,
+    model: nn.Module,
+    card: dict[str, Any],
+    *,
+    bytes_a_weight: int = 2,
+    shares: str | None = None,
 ) -> dict[str, Any]:
     """Write `data/weights/NAME.safetensors` and its card; returns the card.
 
@@ -93,6 +101,8 @@ def save_checkpoint(
         card: at least seed, command, data_sha256, minutes, machine and metrics.
         bytes_a_weight: 2, or 1 to store matrices above LARGE_MATRIX weights as integers from -127
             to 127 with a scale a row (notebook 12); `as_stored` says what that leaves.
+        shares: shipped weights that this network was made from: what it has from them unchanged is
+            not stored a second time.
 
     Raises ValueError for a card without one of these, and for another number of bytes.
     """
@@ -101,6 +111,12 @@ def save_checkpoint(
         raise ValueError(f"the card of {name} lacks {', '.join(sorted(missing))}.")
     weights = data_path("weights", f"{name}.safetensors")
     tensors = _stored_state(model, bytes_a_weight)
+    if shares is not None:
+        given = load_file(_weights_path(shares))
+        tensors = {
+            k: v for k, v in tensors.items() if k not in given or not torch.equal(v, given[k])
+        }
+        card = {"shares": shares, **card}
     with atomic_write(weights) as temporary:
         save_file(tensors, temporary)
     card = {
@@ -169,6 +185,11 @@ def load_card(name: str) -> dict[str, Any]:
     return read_json(data_path("weights", f"{name}.json"))
 
 
+def _weights_path(name: str) -> Path:
+    """The weights file of a card, verified."""
+    return require(f"weights/{name}.safetensors", load_card(name)["sha256"])
+
+
 def load_checkpoint(name: str, model: nn.Module) -> dict[str, Any]:
     """Fill `model` with the shipped weights `name`; returns the card.
 
@@ -176,9 +197,12 @@ def load_checkpoint(name: str, model: nn.Module) -> dict[str, Any]:
     or for weights of another architecture.
     """
     card = load_card(name)
-    path = require(f"weights/{name}.safetensors", card["sha256"])
+    path = _weights_path(name)
     try:
-        model.load_state_dict(_undo(load_file(path)))
+        tensors = load_file(path)
+        if "shares" in card:
+            tensors = load_file(_weights_path(card["shares"])) | tensors
+        model.load_state_dict(_undo(tensors))
     except (SafetensorError, RuntimeError) as error:
         raise DataFileError(
             f"data/weights/{name}.safetensors does not fit the model {type(model).__name__}; "

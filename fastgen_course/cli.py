@@ -114,12 +114,20 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("--address", help="a running Ray cluster (auto finds one)")
     scale.set_defaults(run=_scale)
 
+    ladder = commands.add_parser("ladder", help="measure every rung from rung 0 to the delivered")
+    ladder.add_argument("--quick", action="store_true", help="milliseconds alone, two minutes")
+    ladder.add_argument("--json", type=Path, metavar="FILE", help="write one object a rung")
+    ladder.add_argument("--mine", type=Path, metavar="PY", help="a file with your own draw()")
+    ladder.add_argument("--chart", type=Path, default=Path("ladder.png"), help="a .png to write")
+    ladder.add_argument("--record", action="store_true", help="score and record (idle machine)")
+    ladder.set_defaults(run=_ladder)
+
     notebooks = commands.add_parser("notebooks", help="re-execute notebooks and normalise them")
     notebooks.add_argument("names", nargs="*", help="e.g. 02; without a name, all")
     notebooks.add_argument("--record", action="store_true", help="record minutes and memory")
     notebooks.set_defaults(run=_notebooks)
 
-    readme = commands.add_parser("readme", help="write README's tables from the recorded figures")
+    readme = commands.add_parser("readme", help="write the tables of README and APPLICATIONS")
     readme.add_argument("--picture", action="store_true", help="draw its picture again, too")
     readme.set_defaults(run=_readme)
 
@@ -300,6 +308,20 @@ def _scale(options: argparse.Namespace) -> None:
     print(report)
 
 
+def _ladder(options: argparse.Namespace) -> None:
+    from fastgen_course.ladder.command import run_ladder
+
+    if options.chart.suffix.lower() != ".png":
+        raise ValueError(f"--chart {options.chart.name} is not a .png file; end its name in .png.")
+    run_ladder(
+        quick=options.quick,
+        json_file=options.json,
+        mine_file=options.mine,
+        chart=options.chart,
+        recording=options.record,
+    )
+
+
 def _notebooks(options: argparse.Namespace) -> None:
     from fastgen_course.authoring.links import checkout
     from fastgen_course.authoring.notebooks import run_all
@@ -308,6 +330,7 @@ def _notebooks(options: argparse.Namespace) -> None:
 
 
 def _readme(options: argparse.Namespace) -> None:
+    from fastgen_course.authoring.applications import PAGE, write_applications
     from fastgen_course.authoring.links import checkout
     from fastgen_course.authoring.readme import draw_picture, write_readme
 
@@ -315,6 +338,8 @@ def _readme(options: argparse.Namespace) -> None:
         draw_picture(checkout())
     changed = write_readme(checkout())
     print("README.md is rewritten." if changed else "README.md was up to date.")
+    changed = write_applications(checkout())
+    print(f"{PAGE.name} is rewritten." if changed else f"{PAGE.name} was up to date.")
 
 
 def _links(options: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from fastgen_course.compression.distillation import (
     ABLATION,
     ROW_WORDS,
     SHIPPED,
+    STEPS,
     STUDENT,
     DistillRecipe,
     DistillTrainer,
@@ -523,10 +524,13 @@ def test_any_network_can_be_the_student(judge, painted, monkeypatch):
         ({"hold": -1.0}, r"hold must be at least 0 .* got -1.0 and 0"),
         (
             {"pairs_first": 9},
-            r"pairs_first must be from 0 to 1499 .* needs a target; got 9 and target ''",
+            rf"pairs_first must be from 0 to {STEPS - 1} .* needs a target; got 9 and target ''",
         ),
-        ({"pairs_first": 1500, "target": "flow"}, r"pairs_first must be from 0 to 1499"),
-        ({"head_start": 1500}, r"head_start from 0 to 1499 \(below steps\), got 1.0 and 1500"),
+        ({"pairs_first": STEPS, "target": "flow"}, rf"pairs_first must be from 0 to {STEPS - 1}"),
+        (
+            {"head_start": STEPS},
+            rf"head_start from 0 to {STEPS - 1} \(below steps\), got 1.0 and {STEPS}",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_is_one_sentence(changes, sentence):

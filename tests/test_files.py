@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastgen_course import checkpoints, files
-from fastgen_course.checkpoints import build_model, load_model, save_checkpoint
+from fastgen_course.checkpoints import build_model, load_checkpoint, load_model, save_checkpoint
 from fastgen_course.datasets import digits, fashion
 from fastgen_course.files import DataFileError, atomic_write, data_path, require
 
@@ -142,6 +142,23 @@ def test_weights_come_back_bit_for_bit_with_their_card(own_data):
     assert card["parameters"] == sum(p.numel() for p in model.parameters())
     x = torch.from_numpy(np.linspace(-1, 1, 784, dtype=np.float32)).view(1, 1, 28, 28)
     assert torch.equal(model.eval()(x)["garment"], again(x)["garment"])
+
+
+def test_what_a_network_has_from_another_unchanged_is_stored_once(own_data):
+    config = {"channels": [8, 8, 8], "in_channels": 1, "features": 16}
+    first = build_model("judge_plain", config)
+    alone = save_checkpoint("judge_plain", first, CARD)
+    with torch.no_grad():
+        first.heads["garment"].weight += 0.5
+    card = save_checkpoint("judge_train", first, CARD, shares="judge_plain")
+    assert card["shares"] == "judge_plain" and card["bytes"] < 0.5 * alone["bytes"]
+    again = build_model("judge_train", config)
+    load_checkpoint("judge_train", again)
+    for key, value in first.half().float().state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    (own_data / "weights" / "judge_plain.safetensors").write_bytes(b"short")
+    with pytest.raises(DataFileError, match="judge_plain"):
+        load_checkpoint("judge_train", again)
 
 
 def test_weights_are_stored_in_half_the_bytes_and_large_ones_stay_finite(own_data):

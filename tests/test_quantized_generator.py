@@ -29,7 +29,13 @@ from fastgen_course.compression.int8_graphs import (
 )
 from fastgen_course.compression.int8_profile import OTHER, grouped_times, operator_times
 from fastgen_course.compression.packed import pack, stored_bytes
-from fastgen_course.compression.qat import QATRecipe, QATTrainer, parameters_moved, train_quantized
+from fastgen_course.compression.qat import (
+    QAT_RECIPES,
+    QATRecipe,
+    QATTrainer,
+    parameters_moved,
+    train_quantized,
+)
 from fastgen_course.compression.quantized import (
     LAYERS,
     calibration_batches,
@@ -41,7 +47,7 @@ from fastgen_course.datasets.captions import held_out_mask, labels_of, parse
 from fastgen_course.models.discriminator import judge_features
 from fastgen_course.models.generator import Generator, GeneratorConfig
 from fastgen_course.runtimes.onnx_export import OnnxModel
-from fastgen_course.training import loop
+from fastgen_course.training import TRAINERS, loop
 
 TINY = GeneratorConfig(noise=6, caption=8, channels=(8, 6, 4))
 
@@ -264,6 +270,29 @@ def test_a_checkpoint_holds_the_integers(generator, batches, tmp_path, monkeypat
         assert torch.equal(mine.weight_integers(), theirs.weight_integers()), name
     # What is not an integer (the caption encoder, biases) is stored as float16.
     assert (loaded(noise, words) - network(noise, words)).abs().mean() < 0.01
+
+
+def test_a_network_pruned_layer_by_layer_is_quantised_written_and_packed(tmp_path, runs):
+    config = replace(TINY, channels=(7, 6, 5, 4, 3, 2))
+    torch.manual_seed(1)
+    folded = FoldedGenerator(config).eval().requires_grad_(False)
+    recipe = replace(MATCHING, weight_bits=7, pictures=16)
+    trainer = QATTrainer("six", recipe, folded, load_model("judge_train"))
+    network = trainer.run(quiet=True)
+    assert network.config.channels == config.channels
+    noise, words = calibration_batches(config, 4)[0]
+    with torch.no_grad():
+        assert torch.equal(pack(network)(noise, words), network(noise, words))
+    assert write_integer_graph(network, tmp_path / "six.onnx").moved < 0.02
+    assert all(
+        map(torch.equal, folded.state_dict().values(), trainer.original.state_dict().values())
+    )
+
+
+def test_each_recipe_starts_from_a_checkpoint_that_can_be_trained():
+    assert QAT_RECIPES["student_int8"].start == "student"
+    assert {recipe.start for recipe in QAT_RECIPES.values()} <= set(TRAINERS)
+    assert set(QAT_RECIPES) <= set(TRAINERS)
 
 
 def test_stored_bytes_count_scales_and_what_stays_in_floats(generator, batches):

@@ -24,7 +24,7 @@ from tests.helpers_notebooks import good_notebook, write
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = "\n".join(f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->" for name in
-                  ("picture", "notebooks", "figures"))  # fmt: skip
+                  ("picture", "notebooks", "figures", "ladder"))  # fmt: skip
 
 
 def test_readme_has_not_drifted_from_the_registry():
@@ -44,7 +44,7 @@ def trial(tmp_path, monkeypatch):
 def test_a_recorded_figure_reaches_the_tables_and_drift_is_seen(trial):
     assert write_readme(trial)
     text = (trial / "README.md").read_text(encoding="utf-8")
-    assert text.count(NOT_RECORDED) == len(FIGURES) + 2
+    assert text.count(NOT_RECORDED) == len(FIGURES) + 3
     assert not write_readme(trial)
     record("course", "course.minutes.07", 1.26, "minutes", spread=None, command="make x")
     record("course", "course.peak_mb.07", 612.4, "MB", spread=None, command="make x")

@@ -50,6 +50,7 @@ def test_every_architecture_builds_runs_and_has_its_macs(seed, supernet):
     network = SearchedGenerator(config).eval()
     cost = model_cost(network, (NOISE[:1], WORDS[:1]))
     assert cost.macs == config.macs(WORDS.shape[1])
+    assert cost.parameters == config.parameters()
     with torch.no_grad():
         images = network(NOISE, WORDS)
         assert images.shape == (2, 3, 28, 28) and images.isfinite().all()

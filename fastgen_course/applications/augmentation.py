@@ -69,7 +69,7 @@ ARMS = {
 
 
 CLASSIFIER = ClassifierRecipe()
-OWN_RECIPE = VAERecipe(steps=500, batch=64, beta=2.0, learning_rate=3e-3, seed=1)
+OWN_RECIPE = VAERecipe(steps=400, batch=64, beta=2.0, learning_rate=3e-3, seed=1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AugmentationRecipe:
     classifier: ClassifierRecipe = CLASSIFIER
     per_class: int = PER_CLASS
     drawings: int = 10_000
-    test: int = 1000
+    test: int = 500
     vae: VAERecipe = OWN_RECIPE
 
 
@@ -121,7 +121,7 @@ def move(images: Tensor, generator: torch.Generator, shift: int = SHIFT) -> Tens
 
 
 @lru_cache(maxsize=2)
-def test_scenes(per_class: int) -> SceneSet:
+def scored_scenes(per_class: int) -> SceneSet:
     """The real test pictures that score every arm: test photographs, one scene each."""
     generator = torch.Generator().manual_seed(TEST_SEED)
     return scenes_of(draw_photographs("test", per_class, generator), "test", generator)
@@ -201,5 +201,5 @@ def arm_accuracy(name: str, seed: int, recipe: AugmentationRecipe = RECIPE) -> f
     if name not in ARMS:
         raise ValueError(f"there is no arm {name!r}; choose from {', '.join(ARMS)}.")
     model = train_classifier(arm_batches(ARMS[name], recipe, seed), recipe.classifier, seed)
-    test = test_scenes(recipe.test)
+    test = scored_scenes(recipe.test)
     return float(right(model, test.images, test.garments).mean())

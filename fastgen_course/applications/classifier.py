@@ -52,11 +52,11 @@ class ClassifierRecipe:
         width: of GarmentNet.
     """
 
-    steps: int = 1000
+    steps: int = 400
     batch: int = 64
     rate: float = 3e-3
     decay: float = 0.05
-    width: int = 16
+    width: int = 12
 
 
 def new_classifier(seed: int, width: int) -> GarmentNet:

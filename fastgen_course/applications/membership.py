@@ -74,16 +74,16 @@ class MembershipSizes:
         batch: pictures an update of a control.
     """
 
-    per_class: int = 400
-    noise_per_class: int = 30
+    per_class: int = 250
+    noise_per_class: int = 20
     views: int = 2
     bank: int = 500
-    noise_steps: int = 40
+    noise_steps: int = 30
     control_per_class: int = 6
-    signs: int = 3
+    signs: int = 2
     strangers_per_class: int = 50
     round: int = 100
-    rounds: int = 8
+    rounds: int = 12
     batch: int = 32
 
 
@@ -226,15 +226,14 @@ def vae_copier(rows: Tensor, sizes: MembershipSizes) -> tuple[nn.Module, Callabl
 def drawing_copier(rows: Tensor, sizes: MembershipSizes) -> tuple[nn.Module, Callable[[], Tensor]]:
     """A small generator that is to draw 2**signs photographs of each garment and nothing else.
 
-    Its target is a function of its noise: the signs of the first few numbers choose the photograph
-    of the caption's garment, so that squared error alone teaches it to copy. (Random pairs would
-    teach it the mean of the class.)
+    Its target is a function of its noise: the signs of the numbers choose the photograph of the
+    caption's garment, so that squared error alone teaches it to copy. (Random pairs would teach it
+    the mean of the class.)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(37)
-        model = build_model(
-            "generator_base", {"noise": 16, "caption": 32, "channels": (48, 32, 16)}
-        )
+        config = {"noise": sizes.signs, "caption": 32, "channels": (48, 32, 16)}
+        model = build_model("generator_base", config)
     scenes = one_scene(rows, "test")
     table = scenes.images.view(-1, 10, *scenes.images.shape[1:])  # (2**signs, 10, 3, 28, 28)
     words = scenes.words[:10]
@@ -244,7 +243,7 @@ def drawing_copier(rows: Tensor, sizes: MembershipSizes) -> tuple[nn.Module, Cal
     def loss() -> Tensor:
         noise = torch.randn(2 * sizes.batch, model.config.noise, generator=generator)
         garment = torch.randint(10, (len(noise),), generator=generator)
-        which = ((noise[:, : sizes.signs] > 0) * powers).sum(1)
+        which = ((noise > 0) * powers).sum(1)
         return (model(noise, words[garment]) - table[which, garment]).square().mean()
 
     return model, loss

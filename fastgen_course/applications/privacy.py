@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastgen_course.applications.attacks import Attack, assess
-from fastgen_course.applications.augmentation import test_scenes
+from fastgen_course.applications.augmentation import scored_scenes
 from fastgen_course.applications.classifier import GarmentNet, losses, new_classifier, right
 from fastgen_course.applications.photographs import SceneSet, draw_photographs, scenes_of
 from fastgen_course.metrics.intervals import Estimate, estimate
@@ -146,7 +146,7 @@ def measure_privacy(level: str, recipe: PrivacyRecipe = RECIPE, seed: int = 0) -
     rows = draw_photographs("train", recipe.per_class, generator)
     scenes = scenes_of(rows, "train", generator)
     model, epsilon, noise = train_private(scenes, LEVELS[level], recipe, seed)
-    test = test_scenes(recipe.test)
+    test = scored_scenes(recipe.test)
     return Trained(
         accuracy=estimate(right(model, test.images, test.garments)),
         accuracy_train=estimate(right(model, scenes.images, scenes.garments)),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fastgen_course.files import atomic_write
+from fastgen_course.files import atomic_write, data_path, read_json, sha256_of
 from fastgen_course.timing.results import Result, all_results
 
 NOT_RECORDED = "not recorded yet"
 PICTURE = Path("data") / "pictures" / "generated.png"
+CHART = Path("data") / "pictures" / "ladder.png"
 
 # What the picture shows: one row a caption, one column a noise.
 PICTURE_CAPTIONS = (
@@ -53,14 +54,25 @@ FIGURES = {
     "flow.one_step_speedup": "a flow's one-step form against fifty guided steps, one picture",
     "flow.one_step_fid_ratio": "the same: FID, one over fifty",
     "hardware.fp32_peak_share": "GENERATOR_BASE, batch 64: share of the machine's peak",
+    "pruning.macs_reduction": "GENERATOR_BASE with fewer channels: products, before over after",
+    "pruning.speedup": "the same: ms of 64 pictures, before over after",
+    "pruning.fid_ratio": "the same: FID, after over before",
     "int8.speedup_batch1": "GENERATOR_BASE in int8 against the best float32 runtime, one picture",
     "int8.speedup_batch64": "the same, 64 pictures at once",
     "int8.fid_ratio": "the same: FID, int8 over float32",
     "int4.fid_ratio": "the same with weights of four bits",
-    "distillation.speedup": "a one-step student against the language model that taught it",
+    "distillation.speedup": "a one-step student against the language model that it replaces",
     "distillation.exact_accuracy_drop": "the same: points of exact accuracy lost",
     "distillation.fid_ratio": "the same: FID, student over teacher",
     "distillation.recall_ratio": "the same: recall, student over teacher",
+    "ladder.speedup_plain": "the ladder, first rung to last, one picture from string to bytes",
+    "ladder.speedup_cached": "the same from the cached loop",
+    "ladder.speedup_algorithm": "the same: what the algorithm brings (same runtime and precision)",
+    "ladder.speedup_system": "the same: what the system brings (same network)",
+    "ladder.exact_accuracy_drop": "the same: points of exact accuracy lost",
+    "ladder.fid_ratio": "the same: FID, last over first",
+    "ladder.last_ms": "the last rung: one picture",
+    "ladder.last_bytes": "the last rung: weights",
     "distributed.one_worker_share": "one worker on Ray: share of the bare loop's pictures a second",
     "distributed.two_worker_speedup": "two workers against one",
     "browser.max_abs_difference": "drawn in the page against drawn here: largest difference",
@@ -119,6 +131,31 @@ def picture_lines(root: Path) -> str:
     return f"![{alt}]({PICTURE.as_posix()})"
 
 
+def ladder_lines() -> str:
+    """The ladder's sentence, chart and table as recorded, or a line that says how to record it.
+
+    The chart belongs to the table: raises ValueError where it is another one than was recorded.
+    """
+    recorded, chart = data_path("recordings", "ladder.json"), data_path("pictures", "ladder.png")
+    if not recorded.is_file():
+        return f"The ladder is {NOT_RECORDED}: `python -m fastgen_course ladder --record`."
+    found = read_json(recorded)
+    if not chart.is_file() or sha256_of(chart) != found["chart_sha256"]:
+        raise ValueError(
+            f"{CHART.as_posix()} is not the chart of the recorded ladder; run "
+            f"`{found['command']}` again."
+        )
+    alt = "Milliseconds a picture for every rung of the ladder, on a logarithmic axis."
+    return "\n\n".join(
+        [
+            f"{found['sentence']} {found['teacher']}",
+            f"![{alt}]({CHART.as_posix()})",
+            found["markdown"],
+            f"Measured with `{found['command']}` on: {found['machine']}.",
+        ]
+    )
+
+
 def render_readme(root: Path, text: str) -> str:
     """`text` with each generated part replaced by what the registry says now.
 
@@ -130,12 +167,21 @@ def render_readme(root: Path, text: str) -> str:
         "picture": picture_lines(root),
         "notebooks": notebook_table(root, rows),
         "figures": figure_table(rows),
+        "ladder": ladder_lines(),
     }
+    return replace_parts(text, parts, "README.md")
+
+
+def replace_parts(text: str, parts: dict[str, str], file: str) -> str:
+    """`text` with each part, between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, replaced.
+
+    Raises ValueError, naming `file`, when a part is missing.
+    """
     for name, body in parts.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if not pattern.search(text):
-            raise ValueError(f"README.md has no part between {begin} and {end}.")
+            raise ValueError(f"{file} has no part between {begin} and {end}.")
         text = pattern.sub(lambda _, b=begin, e=end, t=body: f"{b}\n{t}\n{e}", text)
     return text
 

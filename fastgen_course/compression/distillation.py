@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastgen_course.checkpoints import load_model
+from fastgen_course.checkpoints import as_stored, load_model
 from fastgen_course.compression.distillation_losses import check_losses, distance
 from fastgen_course.compression.folding import FoldedGenerator
 from fastgen_course.compression.teacher_sets import (
@@ -356,11 +356,13 @@ def train_student(name: str = "student", quiet: bool = False) -> dict[str, Any]:
         raise DistillationError(f"there is no student {name!r}; choose from {', '.join(SHIPPED)}.")
     recipe = SHIPPED[name]
     trainer = DistillTrainer(name, STUDENT, recipe)
-    network = trainer.run(quiet)
+    # What is judged is what the file will hold.
+    trainer.average.model = as_stored(trainer.run(quiet), bytes_a_weight=1)
     return ship(
         name,
-        network,
+        trainer.average.model,
         trainer.training,
         recipe,
         lambda: {f"judge_train_{k}": v for k, v in trainer.check(5000).items()},
+        bytes_a_weight=1,
     )

@@ -83,7 +83,7 @@ def write_integer_graph(
         plain = Path(folder) / "plain.onnx"
         export_onnx(network.folded(form), inputs, plain, tolerance=1e-3)
         model = onnx.load(plain)
-    _Inserter(model.graph, form, activations).quantise(network)
+    insert_integers(model.graph, network, form, activations)
     with atomic_write(path) as temporary:
         onnx.save(model, temporary)
     runner = OnnxModel(path)
@@ -91,6 +91,17 @@ def write_integer_graph(
         expected = network(*inputs).numpy()
     moved = float((np.abs(runner(*inputs) - expected) > 1 / 255).mean())
     return IntegerGraph(Path(path), Path(path).stat().st_size, moved)
+
+
+def insert_integers(
+    graph: Any, network: QuantizedGenerator, form: str, activations: str = "u8"
+) -> None:
+    """Put a network's grids into the exported graph of its folded form, in place.
+
+    The graph's weights are called as a `FoldedGenerator`'s are; what else it computes before and
+    behind the layers stays in floating point.
+    """
+    _Inserter(graph, form, activations).quantise(network)
 
 
 class _Inserter:

@@ -1,6 +1,6 @@
 """Quantisation-aware training: a trained generator learns to draw with its numbers on the grid.
 
-    python -m fastgen_course train generator_int8      (and generator_int4)
+    python -m fastgen_course train generator_int8      (and generator_int4, student_int8)
 
 For the same noise and caption the picture, and what `judge_train` sees in it, should be those of
 the unquantised network: distillation of a network into its own grid (Polino, Pascanu and Alistarh
@@ -43,6 +43,7 @@ class QATRecipe(GANRecipe):
     """How a quantised generator is finetuned: `GANRecipe`'s fields, and
 
     Attributes:
+        start: the checkpoint that it begins with, and whose pictures it is to draw.
         weight_bits, activation_bits: 2 to 16; both None finetunes an unquantised copy, the control.
         hold: weight of the distance to the unquantised network's pictures and features, each as a
             share of its variance; 0 leaves the GAN's own loss alone.
@@ -51,6 +52,7 @@ class QATRecipe(GANRecipe):
         pictures: calibration pictures.
     """
 
+    start: str = START
     steps: int = 800
     generator_rate: float = 4e-4
     average: float = 0.99
@@ -79,6 +81,7 @@ class QATRecipe(GANRecipe):
 QAT_RECIPES: dict[str, QATRecipe] = {
     "generator_int8": QATRecipe(weight_bits=7),
     "generator_int4": QATRecipe(weight_bits=4),
+    "student_int8": QATRecipe(start="student", weight_bits=7, steps=1500, seed=32),
 }
 # Trained to be compared with, and not shipped: the GAN goes on.
 GAN = QATRecipe(steps=1400, average=0.995, adversarial=True, head_start=200, hold=0.0)
@@ -98,7 +101,7 @@ class QATTrainer(GANTrainer):
         generator: Generator | FoldedGenerator | None = None,
         judge: SlotJudge | None = None,
     ) -> None:
-        generator = load_model(START) if generator is None else generator
+        generator = load_model(recipe.start) if generator is None else generator
         super().__init__(name, recipe=recipe, judge=judge, model=start_network(generator, recipe))
         folded = fold(generator) if isinstance(generator, Generator) else deepcopy(generator)
         self.original = folded.eval().requires_grad_(False)
@@ -169,7 +172,7 @@ def start_network(generator: Generator | FoldedGenerator, recipe: QATRecipe) -> 
 
 
 def train_quantized(name: str, quiet: bool = False) -> dict[str, Any]:
-    """Finetune `generator_int8` or `generator_int4` and ship it as integers; returns its card."""
+    """Finetune one of QAT_RECIPES and ship it as integers; returns its card."""
     if name not in QAT_RECIPES:
         raise QuantizationError(f"name must be one of {', '.join(QAT_RECIPES)}, got {name!r}.")
     recipe = QAT_RECIPES[name]

@@ -282,11 +282,9 @@ def encode_words(captions: Sequence[str]) -> torch.Tensor:
     """
     if len(captions) == 0:
         raise CaptionError("there is no caption; give at least one.")
-    rows = torch.zeros(len(captions), MAX_WORDS, dtype=torch.int64)
-    for row, caption in zip(rows, captions, strict=True):
-        numbers = [_WORD_INDEX[word] for word in _words(caption)]
-        row[: len(numbers)] = torch.tensor(numbers)
-    return rows
+    rows = [[_WORD_INDEX[word] for word in _words(caption)] for caption in captions]
+    # One tensor at the end: making and filling one a row takes longer than a small network.
+    return torch.tensor([row + [0] * (MAX_WORDS - len(row)) for row in rows], dtype=torch.int64)
 
 
 def labels_of(attributes: Sequence[Attributes]) -> torch.Tensor:

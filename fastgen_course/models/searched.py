@@ -59,6 +59,19 @@ class Layer:
         taps = {"stem": 1, "conv1": 1, "conv3": 9, "up2": 1, "up4": 4, "rgb": 9}[self.kind]
         return places * self.inputs * self.outputs * taps
 
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        inputs, outputs = self.inputs, self.outputs
+        if self.kind == "stem":
+            return (inputs + 1) * outputs * self.side**2
+        if self.kind == "separable":
+            return 9 * inputs + (inputs + 1) * outputs
+        if self.kind == "up2":
+            return (inputs + 1) * 4 * outputs
+        taps = {"conv1": 1, "conv3": 9, "up4": 16, "rgb": 9}[self.kind]
+        return (taps * inputs + 1) * outputs
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -150,6 +163,13 @@ class Architecture:
         encoder = self.caption * (3 * _EMBEDDING * words + self.caption)
         modulation = self.condition * 2 * sum(self.modulated.values())
         return encoder + modulation + sum(layer.macs for layer in self.layers().values())
+
+    def parameters(self) -> int:
+        """Weights and biases of the whole network."""
+        caption = self.caption
+        encoder = self.vocabulary * _EMBEDDING + (3 * _EMBEDDING + 1 + caption + 1) * caption
+        modulation = (self.condition + 1) * 2 * sum(self.modulated.values())
+        return encoder + modulation + sum(layer.parameters for layer in self.layers().values())
 
     def __str__(self) -> str:
         words = [f"stem {self.width('stem')}"]

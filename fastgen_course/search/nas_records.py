@@ -2,20 +2,57 @@
 
     python -m fastgen_course.search.nas_records [PART ...]
 
-`supernet` takes about 20 minutes on one idle core, `halving` 4. All go on where they were, row by
-row; `--again` measures anew. `--tiny` tries everything on little and records nothing.
+Minutes on one idle core: `supernet` 20, `halving` 4, `latency` 2 (on an otherwise idle machine),
+`quality` 4, `search` 5, `alone` 7, `shorts` 12, `finalists` 20, `ratios` 6 (idle). `quality` needs
+`supernet`; `search` needs `latency` and `quality`; `alone` goes on from `quality`; `shorts` and
+`finalists` need `search`; `ratios` needs `finalists`. All go on where they were, row by row;
+`--again` measures anew. `--tiny` tries the first parts on little and records nothing. `--workers N`
+has the trials of `quality` on N workers of Ray. `finalist_0`, `finalist_1` and `finalist_2` train
+one finalist each, so that two cores can share what `finalists` does.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+
+from torch import nn
 
 from fastgen_course.checkpoints import load_model
-from fastgen_course.models.searched import ACTIVATIONS, Architecture, uniform
+from fastgen_course.files import data_path
+from fastgen_course.models.searched import ACTIVATIONS, Architecture, SearchedGenerator, uniform
+from fastgen_course.search.finalists import (
+    SHARES,
+    finalist_trainer,
+    load_finalists,
+    ratio_of,
+    save_finalists,
+    score,
+    time_side_by_side,
+)
+from fastgen_course.search.latency import LatencyTable
+from fastgen_course.search.nas_searching import record_latency, record_quality, record_search
+from fastgen_course.search.noting import (
+    AREA,
+    BASE,
+    COMMAND,
+    HALVING_FIRST,
+    MIDDLE,
+    SCORED,
+    SHIPPED,
+    WIDTHS,
+    Options,
+    best_initialisation,
+    has,
+    note,
+    plotted_random,
+    progress,
+    teacher,
+)
+from fastgen_course.search.quality import rank_correlation
 from fastgen_course.search.standalone import (
     INITIALISATIONS,
     Lessons,
@@ -25,38 +62,9 @@ from fastgen_course.search.standalone import (
     successive_halving,
 )
 from fastgen_course.search.supernet import SupernetRecipe, trained_supernet
-from fastgen_course.timing import record
+from fastgen_course.search.trials import run_trials
+from fastgen_course.timing import record_timing
 from fastgen_course.timing.thread_experiment import cores_taken
-
-AREA = "nas"
-COMMAND = "python -m fastgen_course.search.nas_records"
-BASE = "generator_base"
-MIDDLE = uniform(0.5)
-HALVING_FIRST = 20  # updates of each candidate in the first round
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line asked for; `keep` is False for a trial, which records nothing."""
-
-    again: bool = False
-    tiny: bool = False
-
-    @property
-    def keep(self) -> bool:
-        """Whether to record."""
-        return not self.tiny
-
-
-def _note(
-    options: Options, name: str, value: float, unit: str, part: str, spread: Any = None,
-    **extra: Any,
-) -> None:  # fmt: skip
-    print(f"{AREA}.{name} {value:.4g} {unit}", flush=True)
-    if options.keep:
-        command = f"{COMMAND} {part}"
-        record(AREA, f"{AREA}.{name}", value, unit, spread=spread, command=command, base=BASE,
-               **extra)  # fmt: skip
 
 
 def record_supernet(options: Options) -> None:
@@ -87,7 +95,7 @@ def record_halving(options: Options) -> None:
     rungs = successive_halving(candidates, train, first)
     for rung in rungs:
         best = min(rung.distances, key=rung.distances.__getitem__)
-        _note(
+        note(
             options, f"halving_distance.updates_{rung.updates}", rung.distances[best],
             "relative square error", "halving", best=list(best), batch=batch,
             architecture=str(MIDDLE),
@@ -97,11 +105,138 @@ def record_halving(options: Options) -> None:
         training.finish()
 
 
+# --- trainings ----------------------------------------------------------------------------------
+
+
+def _short(name: str, network: SearchedGenerator, lessons: Lessons) -> tuple[nn.Module, float]:
+    """A network after its short training, and its distance; a killed one goes on."""
+    trainer = ShortTrainer(name, network, lessons)
+    trained = trainer.run(quiet=True)
+    distance = lessons.distance(trained)
+    trainer.training.finish()
+    return trained, distance
+
+
+def record_alone(options: Options) -> None:
+    """RANDOM networks from fresh weights, each by itself: does the supernet order them alike?"""
+    lessons = Lessons(teacher(), ShortRecipe())
+    configs = plotted_random()
+
+    def trial(config: Architecture) -> float:
+        network = fresh_network(config, best_initialisation())
+        return _short(f"nas_alone_{configs.index(config)}", network, lessons)[1]
+
+    alone = run_trials(
+        configs, trial, data_path("runs", "nas_alone.jsonl"), 0, progress("trainings")
+    )
+    supernet = trained_supernet(quiet=True)
+    shared = [lessons.distance(supernet.extract(c)) for c in configs]
+    rho = rank_correlation(shared, alone)
+    note(options, "rank_correlation", rho, "Spearman's rho", "alone", None, networks=len(configs),
+          shared=shared, alone=alone, updates=ShortRecipe().steps)  # fmt: skip
+
+
+def record_shorts(options: Options) -> None:
+    """Every network of the plot: its slice of the supernet, finetuned briefly and alike; FID."""
+    lessons = Lessons(teacher(), ShortRecipe())
+    supernet = trained_supernet(quiet=True)
+    table = LatencyTable.load()
+    plotted = {f"random_{i}": c for i, c in enumerate(plotted_random())}
+    plotted |= {f"width_{w}": uniform(w / 1000) for w in WIDTHS}
+    plotted |= {f"finalist_{i}": c for i, c in enumerate(load_finalists()[0])}
+    for name, config in plotted.items():
+        row = f"short_fid.{name}"
+        if not options.again and has(row, architecture=str(config)):
+            continue
+        network, distance = _short(f"nas_short_{name}", supernet.extract(config), lessons)
+        found = score(network)
+        note(
+            options, row, found.fid[0], "FID", "shorts", None, architecture=str(config),
+            predicted=table(config), distance=distance, macs=config.macs(),
+            exact=found.exact[0], updates=lessons.recipe.steps, seeds=[0],
+            genes=[list(config.widths), list(config.blocks), list(config.ups)],
+        )  # fmt: skip
+    if not has("short_fid.generator_base"):
+        found = score(teacher())
+        note(options, "short_fid.generator_base", found.fid[0], "FID", "shorts", None,
+              predicted=table.extra["base_ms"], exact=found.exact[0], seeds=[0])  # fmt: skip
+
+
+def record_finalists(options: Options) -> None:
+    """The finalists' full training; the best by `judge_train` is shipped as generator_nas."""
+    configs, _ = load_finalists()
+    lessons = Lessons(teacher(), ShortRecipe())
+    found = {}
+    for index, config in enumerate(configs):
+        trainer = finalist_trainer(index)
+        network = trainer.run(keep=True)
+        found[index] = lessons.distance(network)
+        note(
+            options, f"finalist_distance.finalist_{index}", found[index], "relative square error",
+            "finalists", None, architecture=str(config), updates=trainer.recipe.steps,
+            minutes=trainer.training.seconds / 60, **trainer.check(2000),
+        )  # fmt: skip
+    best = min(found, key=found.__getitem__)
+    save_finalists(configs, best, distances=[found[i] for i in range(len(configs))])
+    print(f"finalist {best} is the best; `python -m fastgen_course train {SHIPPED}` ships it.")
+
+
+def train_finalist(options: Options, index: int) -> None:
+    """Train one finalist and keep its state: what `finalists` does, for two cores at once."""
+    finalist_trainer(index).run(keep=True)
+
+
+def record_ratios(options: Options) -> None:
+    """Milliseconds and FID of the finalists beside GENERATOR_BASE's."""
+    configs, best = load_finalists()
+    networks = {BASE: teacher()}
+    for index in range(len(configs)):
+        if index == best:
+            networks[SHIPPED] = load_model(SHIPPED)
+        else:
+            networks[f"finalist_{index}"] = finalist_trainer(index).run(quiet=True, keep=True)
+    rows = time_side_by_side(networks, 60.0)
+    print(rows.table(), flush=True)
+    scores = {}
+    for name, network in networks.items():
+        scores[name] = score(network, SCORED)
+        for figure, unit, values in (("fid", "FID", scores[name].fid),
+                                     ("exact_accuracy", "share", scores[name].exact)):  # fmt: skip
+            middle = statistics.fmean(values)
+            note(options, f"{figure}.{name}", middle, unit, "ratios",
+                  (min(*values, middle), max(*values, middle)), by_seed=list(values))  # fmt: skip
+    timed = {"batch": 1, "threads": 1, "runtime": "onnxruntime", "dtype": "float32"}
+    for name in [n for n in networks if n != BASE]:
+        speed = rows.speedup(name, over=BASE)
+        ratio, spread = ratio_of(scores[name].fid, scores[BASE].fid)
+        tails = [f".{name}", ""] if name == SHIPPED else [f".{name}"]
+        for tail in tails:
+            stem = "speedup" if not tail else f"{name}_speedup"
+            note(options, stem, speed.value, "x", "ratios", (speed.low, speed.high), **timed)
+            stem = "fid_ratio" if not tail else f"{name}_fid_ratio"
+            note(options, stem, ratio, "x", "ratios", spread, seeds=list(SCORED))
+    for name, timing in rows.items():
+        if options.keep:
+            record_timing(AREA, f"{AREA}.{name}_ms", timing, runtime="onnxruntime",
+                          command=f"{COMMAND} ratios", base=name)  # fmt: skip
+
+
 RECORDERS: dict[str, Callable[[Options], None]] = {
     "supernet": record_supernet,
     "halving": record_halving,
+    "latency": record_latency,
+    "quality": record_quality,
+    "search": record_search,
+    "alone": record_alone,
+    "shorts": record_shorts,
+    "finalists": record_finalists,
+    "ratios": record_ratios,
 }
-TIMED: tuple[str, ...] = ()
+ON_REQUEST: dict[str, Callable[[Options], None]] = {
+    f"finalist_{i}": partial(train_finalist, index=i) for i in range(len(SHARES))
+}
+TIMED = ("latency", "ratios")
+TRIED = ("supernet", "halving", "latency")  # what --tiny runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,19 +245,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("parts", nargs="*", help=f"{', '.join(RECORDERS)}; without one, all")
     parser.add_argument("--again", action="store_true", help="measure what is recorded already")
     parser.add_argument("--tiny", action="store_true", help="a trial on very little")
+    parser.add_argument("--workers", type=int, default=0, help="workers on Ray; 0 does without")
     given = parser.parse_args(arguments)
-    parts = given.parts or list(RECORDERS)
-    unknown = [part for part in parts if part not in RECORDERS]
+    parts = given.parts or list(TRIED if given.tiny else RECORDERS)
+    known = {**RECORDERS, **ON_REQUEST}
+    unknown = [part for part in parts if part not in known]
     problem = None
     if unknown:
-        problem = f"there is no part {unknown[0]!r}; choose from {', '.join(RECORDERS)}."
+        problem = f"there is no part {unknown[0]!r}; choose from {', '.join(known)}."
+    elif given.workers < 0:
+        problem = f"--workers must be at least 0, got {given.workers}."
+    elif given.tiny and not set(parts) <= set(TRIED):
+        problem = f"--tiny tries {', '.join(TRIED)} alone."
     elif not given.tiny and set(parts) & set(TIMED) and (taken := cores_taken()) > 0.3:
         problem = f"other processes use {taken:.1f} cores; measure when they have ended."
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     for part in parts:
-        RECORDERS[part](Options(given.again, given.tiny))
+        known[part](Options(given.again, given.tiny, given.workers))
     return 0
 
 

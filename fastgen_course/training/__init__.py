@@ -35,8 +35,10 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "vae_refined": ("vae_refined", "train_vae_refined"),
     "generator_int8": ("compression.qat", "train_quantized"),
     "generator_int4": ("compression.qat", "train_quantized"),
+    "generator_nas": ("search.finalists", "train_generator_nas"),
     "generator_pruned": ("compression.pruning", "train_pruned"),
     "student": ("compression.distillation", "train_student"),
+    "student_int8": ("compression.qat", "train_quantized"),
 }
 
 

@@ -22,11 +22,13 @@ def ship(
     metrics: Callable[[], dict[str, float]],
     *,
     bytes_a_weight: int = 2,
+    shares: str | None = None,
 ) -> dict[str, Any]:
     """Write the weights of a finished training on captioned scenes; returns their card.
 
     `recipe` is a dataclass with a `seed`; `metrics` is called once the training's state is safe, so
-    that a failing measurement or export loses nothing. `bytes_a_weight` is `save_checkpoint`'s.
+    that a failing measurement or export loses nothing. `bytes_a_weight` and `shares` are
+    `save_checkpoint`'s.
     """
     training.save()
     card = save_checkpoint(
@@ -43,6 +45,7 @@ def ship(
             "history": {k: [round(x, 5) for x in v] for k, v in training.history.items()},
         },
         bytes_a_weight=bytes_a_weight,
+        shares=shares,
     )
     training.finish()
     return card

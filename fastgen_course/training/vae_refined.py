@@ -143,8 +143,15 @@ def reconstruction_metrics(
 
 
 def train_vae_refined(name: str = "vae_refined", quiet: bool = False) -> dict:
-    """Tune the decoder of `vae_fashion`, resuming a killed run; ships the whole VAE."""
+    """Tune the decoder of `vae_fashion`, resuming a killed run; ships it."""
     recipe = REFINED_RECIPE
     vae, judge = load_model(SOURCE), load_model("judge_train")
     tuned, training = refine_decoder(vae, judge, recipe, name=name, quiet=quiet)
-    return ship(name, tuned, training, recipe, lambda: reconstruction_metrics(tuned, judge))
+    return ship(
+        name,
+        tuned,
+        training,
+        recipe,
+        lambda: reconstruction_metrics(tuned, judge),
+        shares=SOURCE,
+    )

@@ -1,0 +1,1 @@
+"""The ladder: from the textbook loop to the delivered network, one measured change a rung."""

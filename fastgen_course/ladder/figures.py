@@ -1,0 +1,91 @@
+"""The ladder drawn: milliseconds a rung, and what kind of change brought what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from fastgen_course.files import atomic_write
+from fastgen_course.ladder.measuring import Row
+from fastgen_course.ladder.rungs import CHANGES
+from fastgen_course.show import figure_png
+
+COLOURS = dict(
+    zip(("", *CHANGES), ("#555555", "#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677"),
+        strict=True)
+)  # fmt: skip
+CONTROL = "#bbbbbb"
+
+
+def ladder_figure(rows: Sequence[Row]) -> Figure:
+    """Milliseconds a picture at batch 1 on a logarithmic axis, one bar a row, controls below."""
+    figure, axis = plt.subplots(figsize=(8.5, 0.34 * len(rows) + 1.2))
+    for place, row in enumerate(rows):
+        colour = CONTROL if row.control else COLOURS[row.change]
+        axis.barh(place, row.batch1_ms, color=colour, height=0.72)
+        ratio = f", {row.speedup_to_first:.3g}x" if row.speedup_to_first else ""
+        axis.text(row.batch1_ms * 1.08, place, f"{row.batch1_ms:.3g} ms{ratio}", va="center",
+                  fontsize=8)  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlim(min(row.batch1_ms for row in rows) / 2, max(r.batch1_ms for r in rows) * 12)
+    axis.set_yticks(range(len(rows)), [row.words for row in rows], fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel("milliseconds from a caption to a picture, batch 1 (logarithmic)")
+    kinds = {row.change for row in rows if not row.control and row.change}
+    handles = [Patch(color=COLOURS[k], label=CHANGES[k]) for k in CHANGES if k in kinds]
+    handles.append(Patch(color=CONTROL, label="control"))
+    axis.legend(handles=handles, fontsize=8, loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
+def split_figure(factors: dict[str, float]) -> Figure:
+    """The factor of each kind of change, on a logarithmic axis where products add up."""
+    figure, axis = plt.subplots(figsize=(8, 1.6))
+    left = 1.0
+    for kind, factor in factors.items():
+        start, end = sorted((left, left * factor))
+        axis.barh(0, end - start, left=start, color=COLOURS[kind], height=0.5)
+        if factor > 1.15:
+            axis.text((start * end) ** 0.5, 0, f"{factor:.2g}x", ha="center", va="center",
+                      fontsize=9)  # fmt: skip
+        left *= factor
+    axis.set_xscale("log")
+    axis.set_yticks([])
+    axis.set_xlabel("times fewer milliseconds than the first rung")
+    handles = [Patch(color=COLOURS[k], label=CHANGES[k]) for k in factors]
+    axis.legend(handles=handles, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    figure.tight_layout()
+    return figure
+
+
+def quality_figure(rows: Sequence[Row]) -> Figure:
+    """FID against milliseconds: the rungs joined in order, controls as crosses."""
+    figure, axis = plt.subplots(figsize=(7.5, 4))
+    known = [row for row in rows if row.fid is not None]
+    rungs = [row for row in known if not row.control]
+    axis.plot([r.batch1_ms for r in rungs], [r.fid for r in rungs], color="#999999", zorder=1)
+    for row in known:
+        colour = CONTROL if row.control else COLOURS[row.change]
+        axis.scatter(row.batch1_ms, row.fid, color=colour, marker="x" if row.control else "o",
+                     zorder=2)  # fmt: skip
+        axis.annotate(row.name, (row.batch1_ms, row.fid), xytext=(4, 4), fontsize=7,
+                      textcoords="offset points")  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_xlabel("milliseconds a picture, batch 1")
+    axis.set_ylabel("FID (smaller is better)")
+    figure.tight_layout()
+    return figure
+
+
+def draw_chart(rows: Sequence[Row], path: Path) -> Path:
+    """Write `ladder_figure` as a PNG."""
+    figure = ladder_figure(rows)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(figure_png(figure))
+    plt.close(figure)
+    return path

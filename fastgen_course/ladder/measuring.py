@@ -1,0 +1,343 @@
+"""Milliseconds of the rungs, measured here and now, and what they come to."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastgen_course.compression.int8_graphs import example_inputs
+from fastgen_course.compression.packed import stored_bytes
+from fastgen_course.compression.quantized import QuantizedGenerator
+from fastgen_course.ladder.rungs import CAPTION, CHANGES, Draw, Rung, _model, folded_of, parameters
+from fastgen_course.runtimes.onnx_export import ExportError
+from fastgen_course.timing import Comparison, ResultError, Timing, measure, result
+from fastgen_course.timing.cost import model_cost
+from fastgen_course.timing.roofline import gemm_peak
+
+FIGURES: dict[str, str] = {
+    "fid": "FID",
+    "slot_accuracy": "share",
+    "exact_accuracy": "share",
+    "garment_accuracy": "share",
+    "heldout_exact_accuracy": "share",
+    "recall": "share",
+}
+BATCH = 64
+BURST_S = 0.03  # calls of one rung in a row: caches as warm as they are in use
+
+
+@dataclass
+class Row:
+    """One line of the table; a figure that is not known is None.
+
+    `batch1_ms`, `p90_ms` and `macs` (multiply-accumulates) are of one picture at batch 1,
+    `images_per_s` the better of batch 1 and BATCH, `bytes` the weights as the rung uses them,
+    `peak_share` the share of one core's best matrix product in float32.
+    """
+
+    name: str
+    words: str
+    change: str
+    control: bool
+    runtime: str
+    dtype: str
+    threads: int
+    batch1_ms: float
+    p90_ms: float
+    images_per_s: float | None = None
+    params: int | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    fid: float | None = None
+    slot_accuracy: float | None = None
+    exact_accuracy: float | None = None
+    garment_accuracy: float | None = None
+    heldout_exact_accuracy: float | None = None
+    recall: float | None = None
+    peak_share: float | None = None
+    speedup_to_first: float | None = None
+    speedup_to_previous: float | None = None
+
+
+@dataclass
+class Ladder:
+    """What was measured: rows in order, timings at batch 1, and why the others are left out."""
+
+    rows: list[Row]
+    timings: Comparison
+    left_out: list[str]
+
+    def row(self, name: str) -> Row | None:
+        """A row by name, None where it was left out."""
+        return next((row for row in self.rows if row.name == name), None)
+
+    @property
+    def rungs(self) -> list[Row]:
+        """The rows that are no controls."""
+        return [row for row in self.rows if not row.control]
+
+
+def call_of(draw: Draw, batch: int) -> Callable[[], Any]:
+    """From strings to pictures, once, the noise going on from call to call."""
+    captions, generator = [CAPTION] * batch, torch.Generator().manual_seed(0)
+    return partial(draw, captions, generator)
+
+
+def best_threads(call: Callable[[], Any], rung: Rung) -> int:
+    """1 or 2, whichever draws faster here: no row is slowed by a thread too few or too many."""
+    if rung.runtime not in ("eager", "yours"):
+        return 1  # a runtime's pool was made with one
+    times = {
+        threads: measure(
+            call, threads=threads, warmup=1, min_repeats=3, min_seconds=0.1, max_seconds=1.0
+        ).median_ms
+        for threads in (1, 2)
+    }
+    return min(times, key=times.__getitem__)
+
+
+def time_in_turn(
+    calls: dict[str, Callable[[], Any]],
+    threads: dict[str, int],
+    dtypes: dict[str, str],
+    batch: int,
+    rounds: int,
+    burst_s: float = BURST_S,
+) -> Comparison:
+    """Rounds in each of which every rung draws for `burst_s` seconds, once at least, in turn.
+
+    A single call in turn, as `timing.compare` makes, would find a tenth of a millisecond's network
+    thrown out of the caches by the seconds of the others. `times_ms` holds a round's median, so
+    that ratios are paired by round.
+    """
+    names = list(calls)
+    every: dict[str, list[float]] = {name: [] for name in names}
+    medians: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(rounds):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            timing = measure(
+                calls[name], warmup=1, min_repeats=1, min_seconds=burst_s, max_seconds=burst_s,
+                batch=batch, threads=threads[name],
+            )  # fmt: skip
+            every[name] += timing.times_ms
+            medians[name].append(timing.median_ms)
+    return Comparison(
+        {
+            name: Timing(
+                float(np.median(every[name])), float(np.percentile(every[name], 90)),
+                len(every[name]), batch, "cpu", threads[name], dtypes[name], name,
+                times_ms=tuple(medians[name]),
+            )
+            for name in names
+        }
+    )  # fmt: skip
+
+
+class _Call(nn.Module):
+    """A drawing as a module, whose operators can be watched."""
+
+    def __init__(self, draw: Draw) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, seed: torch.Tensor) -> torch.Tensor:
+        self.draw([CAPTION], torch.Generator().manual_seed(0))
+        return seed
+
+
+def macs_of(rung: Rung, draw: Draw) -> int | None:
+    """Multiply-accumulates of one picture, as a dense graph would do them."""
+    if not rung.needs:
+        return None
+    if hasattr(_model(rung.needs[0]).config, "noise") and len(rung.needs) == 1:
+        network = folded_of(rung.needs[0])
+        if isinstance(network, QuantizedGenerator):
+            network = network.folded()
+        return model_cost(network, example_inputs(network, 1)).macs
+    if rung.runtime != "eager":
+        return None  # what another runtime computes is not seen from here
+    return model_cost(_Call(draw), torch.zeros(1)).macs
+
+
+def bytes_of(rung: Rung) -> int | None:
+    """The weights' bytes as the rung uses them."""
+    if not rung.needs:
+        return None
+    model = _model(rung.needs[0])
+    if isinstance(model, QuantizedGenerator):
+        return stored_bytes(model)
+    return 4 * parameters(rung)
+
+
+def recorded_quality(rung: Rung) -> dict[str, float]:
+    """The figures that are recorded for a rung's weights; missing ones are left out."""
+    found = {}
+    for figure in FIGURES:
+        with suppress(ResultError):
+            entry = result(rung.quality.format(figure))
+            known = entry.extra.get("weights")
+            if rung.quality.startswith("ladder.") and known not in (None, rung.weights):
+                continue  # scored with weights that were trained again since
+            found[figure] = entry.value
+    return found
+
+
+def climb(
+    rungs: Sequence[Rung],
+    folder: Path,
+    rounds: int = 5,
+    *,
+    throughput: bool = True,
+    say: Callable[[str], None] = print,
+) -> Ladder:
+    """Measure the rungs and controls that can be measured here.
+
+    Args:
+        rungs: in order, controls behind.
+        folder: for the graphs that runtimes read.
+        rounds: how often each gets its turn.
+        throughput: whether BATCH pictures at once are timed too.
+        say: told of progress.
+    """
+    left_out, draws, chosen = [], {}, []
+    for rung in rungs:
+        if why := rung.left_out():
+            left_out.append(why)
+            continue
+        say(f"preparing {rung.words}")
+        try:
+            draws[rung.name] = rung.make(folder, 1)
+            call_of(draws[rung.name], 1)()  # what exports a graph does so now
+        except (ImportError, ExportError) as error:
+            left_out.append(f"{rung.words} is left out: {error}")
+            continue
+        chosen.append(rung)
+    calls = {rung.name: call_of(draws[rung.name], 1) for rung in chosen}
+    threads = {rung.name: best_threads(calls[rung.name], rung) for rung in chosen}
+    dtypes = {rung.name: rung.dtype for rung in chosen}
+    say(f"timing {len(calls)} rows in turn, {rounds} rounds")
+    timings = time_in_turn(calls, threads, dtypes, 1, rounds)
+    peak = gemm_peak(threads=1)
+    rows = []
+    for rung in chosen:
+        timing = timings[rung.name]
+        macs = macs_of(rung, draws[rung.name])
+        rows.append(
+            Row(
+                rung.name, rung.words, rung.change, rung.control, rung.runtime, rung.dtype,
+                timing.threads, timing.median_ms, timing.p90_ms, timing.images_per_s,
+                parameters(rung) if rung.needs else None, macs, bytes_of(rung),
+                peak_share=None if macs is None else 2e3 * macs / (timing.median_ms * peak),
+                **recorded_quality(rung),
+            )
+        )  # fmt: skip
+    _ratios(rows, timings)
+    if throughput:
+        _throughput(rows, {rung.name: rung for rung in chosen}, folder, say)
+    return Ladder(rows, timings, left_out)
+
+
+def _ratios(rows: list[Row], timings: Comparison) -> None:
+    first = before = next((row for row in rows if not row.control), None)
+    for row in rows:
+        if first is not None:
+            row.speedup_to_first = timings.speedup(row.name, over=first.name).value
+        if not row.control:
+            row.speedup_to_previous = timings.speedup(row.name, over=before.name).value
+            before = row
+
+
+def _throughput(
+    rows: list[Row], rungs: dict[str, Rung], folder: Path, say: Callable[[str], None]
+) -> None:
+    for row in rows:
+        say(f"{BATCH} at once: {row.words}")
+        call = call_of(rungs[row.name].make(folder, BATCH), BATCH)
+        timing = measure(
+            call, warmup=1, min_repeats=3, min_seconds=0.2, max_seconds=2.0, batch=BATCH,
+            threads=row.threads,
+        )  # fmt: skip
+        row.images_per_s = max(row.images_per_s, timing.images_per_s)
+
+
+# --- what it comes to -----------------------------------------------------------------------------
+
+
+def split(ladder: Ladder) -> dict[str, float]:
+    """The factor that each kind of change brought; their product is the whole, by medians."""
+    factors = dict.fromkeys(CHANGES, 1.0)
+    for before, row in zip(ladder.rungs, ladder.rungs[1:], strict=False):
+        factors[row.change] *= before.batch1_ms / row.batch1_ms
+    return factors
+
+
+def split_sentence(ladder: Ladder) -> str:
+    """The total, and how it comes about, in one sentence."""
+    rungs = ladder.rungs
+    total = rungs[0].batch1_ms / rungs[-1].batch1_ms
+    parts = [f"{CHANGES[kind]} {factor:.3g}" for kind, factor in split(ladder).items()]
+    return (
+        f"From {rungs[0].words} ({rungs[0].batch1_ms:.3g} ms) to {rungs[-1].words} "
+        f"({rungs[-1].batch1_ms:.3g} ms) one picture takes {total:.3g} times fewer milliseconds: "
+        f"{', '.join(parts[:-1])} and {parts[-1]}, multiplied."
+    )
+
+
+def three_ratios(ladder: Ladder) -> dict[str, float]:
+    """Algorithm, system and end to end at batch 1, and end to end at the best batch.
+
+    Between the first rung and the last stands the last network in the first one's runtime and
+    precision (eager, float32): from the first to it only the algorithm changes, from it to the last
+    only the system. Without it (the student is not trained) only the end-to-end ratios are known.
+    """
+    first, last = ladder.rungs[0], ladder.rungs[-1]
+    found = {"end_to_end": first.batch1_ms / last.batch1_ms}
+    if first.images_per_s and last.images_per_s:
+        found["end_to_end_best_batch"] = last.images_per_s / first.images_per_s
+    middle = ladder.row("student_eager")
+    if middle is not None:
+        found["algorithm"] = first.batch1_ms / middle.batch1_ms
+        found["system"] = middle.batch1_ms / last.batch1_ms
+        if middle.images_per_s and first.images_per_s:
+            found["algorithm_best_batch"] = middle.images_per_s / first.images_per_s
+            found["system_best_batch"] = last.images_per_s / middle.images_per_s
+    return found
+
+
+def half_size_sentence() -> str:
+    """That rung 0 is no straw man: what a teacher of half the size is worth, as recorded."""
+    try:
+        whole = result("gpt_sweep.exact_accuracy.gpt_m")
+        half = result("gpt_sweep.exact_accuracy.gpt_s")
+    except ResultError:
+        return "The size sweep of the teacher is not recorded."
+    drop = 100 * (whole.value - half.value)
+    return (
+        f"A smaller teacher would be worse: the next size down of the recorded sweep loses "
+        f"{drop:.1f} points of exact accuracy."
+    )
+
+
+def spread_of(ladder: Ladder, name: str, over: str) -> tuple[float, tuple[float, float]]:
+    """A ratio of two rows and its 95 % interval over rounds."""
+    ratio = ladder.timings.speedup(name, over=over)
+    return ratio.value, (min(ratio.low, ratio.value), max(ratio.high, ratio.value))
+
+
+def noise_of(ladder: Ladder) -> float:
+    """The median over rows of (highest - lowest) / median between rounds: how noisy it was here."""
+    spans = [
+        (max(t.times_ms) - min(t.times_ms)) / statistics.median(t.times_ms)
+        for t in ladder.timings.values()
+    ]
+    return statistics.median(spans)

@@ -1,0 +1,259 @@
+"""The quality of the rungs that nobody scored yet, and the ladder's figures, in the registry.
+
+    python -m fastgen_course ladder --record
+
+Quality takes about two minutes a row on one core (10,000 captions, three seeds; a token model's
+about fifteen) and goes on where a killed run stopped; milliseconds want an idle machine.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastgen_course.datasets.captions import labels_of
+from fastgen_course.files import atomic_write, data_path, read_json, sha256_of
+from fastgen_course.ladder.figures import draw_chart
+from fastgen_course.ladder.measuring import (
+    BATCH,
+    FIGURES,
+    Ladder,
+    Row,
+    half_size_sentence,
+    recorded_quality,
+    split,
+    split_sentence,
+    spread_of,
+    three_ratios,
+)
+from fastgen_course.ladder.rungs import CHANGES, OWN, Draw, Rung
+from fastgen_course.metrics import (
+    accuracies,
+    caption_list,
+    caption_texts,
+    fid,
+    heldout_list,
+    judge_features,
+    precision_recall,
+    reference_features,
+)
+from fastgen_course.timing import describe_machine, record
+
+AREA = "ladder"
+COMMAND = "python -m fastgen_course ladder --record"
+RECORDED = ("recordings", "ladder.json")
+CHART = ("pictures", "ladder.png")
+PICTURES, HELD_OUT, SEEDS, CHUNK = 10_000, 2_000, (0, 1, 2), 250
+
+
+@torch.no_grad()
+def quality(
+    draw: Draw,
+    *,
+    n: int = PICTURES,
+    n_held_out: int = HELD_OUT,
+    seeds: Sequence[int] = SEEDS,
+    judge: nn.Module | None = None,
+) -> dict[str, list[float]]:
+    """Each of FIGURES, a value a seed, of what `draw` makes of the fixed captions.
+
+    What is scored are the bytes that are delivered. judge None is `judge_report`.
+    """
+    asked, held_out = caption_list(n), heldout_list(n_held_out)
+    reference = reference_features("test", n, judge=judge)
+    columns: dict[str, list[float]] = {figure: [] for figure in FIGURES}
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        features = judge_features(_images(draw, caption_texts(asked), generator), judge)
+        found = accuracies(features, labels_of(asked), judge=judge)
+        others = _images(draw, caption_texts(held_out), generator)
+        columns["fid"].append(fid(features, reference))
+        columns["recall"].append(precision_recall(features, reference).recall)
+        for name in ("slot", "exact", "garment"):
+            columns[f"{name}_accuracy"].append(getattr(found, name).value)
+        exact = accuracies(others, labels_of(held_out), judge=judge).exact.value
+        columns["heldout_exact_accuracy"].append(exact)
+    return columns
+
+
+def _images(draw: Draw, texts: list[str], generator: torch.Generator) -> Tensor:
+    parts = [draw(texts[i : i + CHUNK], generator) for i in range(0, len(texts), CHUNK)]
+    pictures = torch.from_numpy(np.concatenate(parts))
+    return pictures.movedim(-1, 1).float() / 127.5 - 1
+
+
+def record_quality(
+    rungs: Sequence[Rung], folder: Path, say: Callable[[str], None] = print, **settings: Any
+) -> None:
+    """Score the rungs whose quality nobody recorded with these weights, one row after another."""
+    for rung in rungs:
+        if not rung.quality.startswith(f"{AREA}.") or rung.missing:
+            continue
+        if set(recorded_quality(rung)) == set(FIGURES):
+            say(f"{rung.words}: scored already")
+            continue
+        name = rung.quality.removeprefix(OWN)
+        columns = quality(_any_batch(rung, folder), **settings)
+        for figure, values in columns.items():
+            middle = statistics.fmean(values)
+            record(
+                AREA, f"{AREA}.{figure}.{name}", middle, FIGURES[figure],
+                spread=(min(*values, middle), max(*values, middle)), command=COMMAND,
+                base=rung.needs[0], weights=rung.weights, by_seed=values, runtime=rung.runtime,
+                dtype=rung.dtype, captions=settings.get("n", PICTURES),
+            )  # fmt: skip
+        say(f"{rung.words}: " + ", ".join(f"{k} {v[0]:.3f}" for k, v in columns.items()))
+
+
+def _any_batch(rung: Rung, folder: Path) -> Draw:
+    """A rung's drawing of whole chunks; a runtime bound to one batch gets one made for it."""
+    made: dict[int, Draw] = {}
+
+    def draw(captions: Sequence[str], generator: torch.Generator) -> np.ndarray:
+        count = len(captions)
+        if count not in made:
+            made[count] = rung.make(folder, count)
+        return made[count](captions, generator)
+
+    return draw
+
+
+def record_ladder(ladder: Ladder) -> None:
+    """The rows, as README's table reads them, and the figures that the course quotes."""
+    rungs = ladder.rungs
+    first, last = rungs[0], rungs[-1]
+    facts = {"command": COMMAND, "base": last.name, "rungs": [row.name for row in rungs]}
+    timed = {**facts, "batch": 1, "threads": last.threads, "dtype": last.dtype}
+
+    def ratio(name: str, fast: str, slow: str) -> None:
+        value, spread = spread_of(ladder, fast, slow)
+        record(AREA, f"{AREA}.{name}", value, "x", spread=spread, slow=slow, **timed)
+
+    ratio("speedup_plain", last.name, first.name)
+    if ladder.row("cached"):
+        ratio("speedup_cached", last.name, "cached")
+    if ladder.row("student_eager"):
+        ratio("speedup_algorithm", "student_eager", first.name)
+        ratio("speedup_system", last.name, "student_eager")
+    times = ladder.timings[last.name].times_ms
+    record(
+        AREA, f"{AREA}.last_ms", last.batch1_ms, "ms",
+        spread=(min(*times, last.batch1_ms), max(last.p90_ms, last.batch1_ms)),
+        runtime=last.runtime, **timed,
+    )  # fmt: skip
+    if last.bytes is not None:
+        record(AREA, f"{AREA}.last_bytes", last.bytes, "bytes", spread=None, **facts)
+    if None not in (first.exact_accuracy, last.exact_accuracy):
+        drop = first.exact_accuracy - last.exact_accuracy
+        record(AREA, f"{AREA}.exact_accuracy_drop", drop, "share", spread=None, **facts)
+    if None not in (first.fid, last.fid):
+        record(AREA, f"{AREA}.fid_ratio", last.fid / first.fid, "x", spread=None, **facts)
+    write_rows(ladder, data_path(*RECORDED), draw_chart(ladder.rows, data_path(*CHART)))
+
+
+def write_rows(ladder: Ladder, path: Path, chart: Path) -> None:
+    """One object a rung, what they come to, README's table and its chart's hash, as JSON."""
+    what = {
+        "command": COMMAND,
+        "machine": describe_machine(),
+        "rows": [asdict(row) for row in ladder.rows],
+        "ratios": three_ratios(ladder),
+        "split": split(ladder),
+        "sentence": split_sentence(ladder),
+        "teacher": half_size_sentence(),
+        "left_out": ladder.left_out,
+        "markdown": markdown_table(ladder.rows),
+        "chart_sha256": sha256_of(chart),
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
+
+
+def recorded_rows() -> dict[str, Any]:
+    """What `--record` wrote last, its rows as `Row`s. Raises `DataFileError` without it."""
+    found = read_json(data_path(*RECORDED))
+    return {**found, "rows": [Row(**row) for row in found["rows"]]}
+
+
+# --- as text --------------------------------------------------------------------------------------
+
+COLUMNS = (
+    "ms", "p90", f"pictures/s (1 or {BATCH})", "parameters", "MACs", "bytes", "FID", "exact",
+    "garment", "held-out", "recall", "of peak", "to first", "to previous",
+)  # fmt: skip
+
+
+def _number(value: float | None, form: str = "{:.3g}") -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _thousands(value: float | None) -> str:
+    if value is None:
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def cells(row: Row) -> list[str]:
+    """A row's cells, its name first."""
+    share = "{:.1%}".format
+    return [
+        row.words,
+        _number(row.batch1_ms),
+        _number(row.p90_ms),
+        _thousands(row.images_per_s),
+        _thousands(row.params),
+        _thousands(row.macs),
+        _thousands(row.bytes),
+        _number(row.fid),
+        *("-" if v is None else share(v) for v in (
+            row.exact_accuracy, row.garment_accuracy, row.heldout_exact_accuracy, row.recall,
+            row.peak_share,
+        )),
+        _number(row.speedup_to_first, "{:.4g}x"),
+        _number(row.speedup_to_previous, "{:.3g}x"),
+    ]  # fmt: skip
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, controls behind a line."""
+    lines = [("", *COLUMNS), *(cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS) + 1)]
+    text = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    first_control = next((i for i, row in enumerate(rows) if row.control), None)
+    if first_control is not None:
+        text.insert(first_control + 1, "control rows")
+    return "\n".join(text)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """README's table: fewer columns, controls marked."""
+    lines = [
+        "| rung | changes | ms a picture | to first | FID | all attributes found | bytes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        change = "control" if row.control else CHANGES.get(row.change, "the start")
+        exact = "-" if row.exact_accuracy is None else f"{row.exact_accuracy:.1%}"
+        lines.append(
+            f"| {row.words} | {change} | {_number(row.batch1_ms)} | "
+            f"{_number(row.speedup_to_first, '{:.4g}x')} | {_number(row.fid)} | {exact} | "
+            f"{_thousands(row.bytes)} |"
+        )
+    return "\n".join(lines)

@@ -215,7 +215,7 @@ def test_torch_prunings_network_has_no_fewer_products(overall):
     with pytest.raises(PruningError, match="macs must be"):
         pruning_rows.peer_at(whole, 0)
     with pytest.raises(PruningError, match="found no network"):
-        pruning_rows.peer_at(network(), pruning_rows.total_macs(TINY) - 1, overall, tries=1)
+        pruning_rows.peer_at(whole, pruning_rows.total_macs(whole.config) - 1, overall, tries=1)
 
 
 def test_an_unknown_row_is_refused():

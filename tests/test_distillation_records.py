@@ -18,7 +18,7 @@ from fastgen_course.compression import distillation_records as records
 from fastgen_course.compression import distillation_speed as speed
 from fastgen_course.compression.distillation import ABLATION, ROW_WORDS, DistillRecipe
 from fastgen_course.compression.distillation_quality import Quality
-from fastgen_course.compression.folding import FoldedGenerator, fold
+from fastgen_course.compression.folding import fold
 from fastgen_course.compression.quantized import QuantizedGenerator, calibration_batches
 from fastgen_course.compression.response import (
     RESPONSE_WORDS,
@@ -245,20 +245,11 @@ def test_an_order_begins_with_layers_of_variance_one():
     assert torch.equal(start.stem.weight, again.stem.weight)
 
 
-def narrower(network, widths=None):
-    """In the place of notebook 11's channels: a network of the first channels of each layer."""
-    smaller = FoldedGenerator(replace(network.config, channels=(4, 4, 2)), network.form)
-    state = network.state_dict()
-    for name, tensor in smaller.state_dict().items():
-        tensor.copy_(state[name][tuple(slice(size) for size in tensor.shape)])
-    return smaller
-
-
 def test_an_order_ends_on_the_grid_and_shares_its_beginning(
     generator, judge, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(loop, "data_path", lambda *parts: tmp_path.joinpath(*parts))
-    monkeypatch.setattr(orders, "cut_channels", narrower)
+    monkeypatch.setattr(orders, "WIDTHS", (4, 4, 4, 4, 2, 2))
     monkeypatch.setattr(orders, "RECIPE", replace(orders.RECIPE, batch=4))
     trained = []
     step = orders.DistillTrainer.step
@@ -271,9 +262,9 @@ def test_an_order_ends_on_the_grid_and_shares_its_beginning(
     options = {"start": fold(generator), "steps": 2, "quiet": True, "ask": paint, "judge": judge}
     first = orders.run_order(("distil", "prune", "quantise"), **options)
     assert isinstance(first, QuantizedGenerator) and first.config.weight_bits == 4
-    assert first.config.channels == (4, 4, 2) and len(trained) == 6
+    assert first.config.channels == (4, 4, 4, 4, 2, 2) and len(trained) == 6
     last = orders.run_order(("distil", "quantise", "prune"), **options)
-    assert isinstance(last, QuantizedGenerator) and last.config.channels == (4, 4, 2)
+    assert isinstance(last, QuantizedGenerator) and last.config.channels == (4, 4, 4, 4, 2, 2)
     assert len(trained) == 6 + 4 and trained.count("order_distil2") == 2
     again = orders.run_order(("distil", "prune", "quantise"), **options)
     assert len(trained) == 10

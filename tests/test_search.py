@@ -40,6 +40,7 @@ from fastgen_course.search.searchers import (
     Optuna,
     RandomSearch,
     Reinforce,
+    policy_gradient,
     run_search,
     softmax,
 )
@@ -156,9 +157,9 @@ def test_a_tiny_space_is_searched_without_end_in_sight():
 def test_softmax_and_the_controllers_gradient():
     logits = torch.tensor([0.3, -1.0, 2.0], requires_grad=True)
     logits.log_softmax(0)[1].backward()
-    shares = softmax(logits.tolist())
-    by_hand = [(i == 1) - p for i, p in enumerate(shares)]
+    by_hand = policy_gradient(logits.tolist(), 1, reward=3.0, baseline=2.0)
     assert by_hand == pytest.approx(logits.grad.tolist(), abs=1e-6)
+    assert softmax([1000.0, 1000.0]) == [0.5, 0.5]
 
 
 # --- predictors ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 
 import pytest
@@ -19,7 +20,12 @@ from fastgen_course.models.searched import (
 )
 from fastgen_course.search.inherit import inherited_supernet, sort_channels, without_norms
 from fastgen_course.search.space import SPACE, SearchSpace
-from fastgen_course.search.standalone import initialise, successive_halving
+from fastgen_course.search.standalone import (
+    Lessons,
+    ShortRecipe,
+    initialise,
+    successive_halving,
+)
 from fastgen_course.search.supernet import Supernet, SupernetRecipe, SupernetTrainer
 from fastgen_course.timing.cost import model_cost
 
@@ -162,6 +168,17 @@ def test_initialisations_have_the_variance_they_promise():
     torch.testing.assert_close(rows @ rows.T, 2 * torch.eye(64), atol=1e-4, rtol=0)
     with pytest.raises(ArchitectureError, match="initialisation must be of"):
         initialise(network, "zero")
+
+
+def test_lessons_are_kept_and_travel_to_workers_without_them(judge):
+    base = load_model("generator_base")
+    lessons = Lessons(base, ShortRecipe(batch=2), judge)
+    first, second = lessons[0][0], lessons[1][0]
+    assert torch.equal(first, Lessons(base, ShortRecipe(batch=2), judge)[0][0])
+    assert not torch.equal(first, second) and lessons[1][0] is second
+    assert lessons.distance(base) < 1e-6
+    sent = pickle.loads(pickle.dumps(lessons))
+    assert sent.distance(base) < 1e-6 and torch.equal(sent[1][0], second)
 
 
 def test_successive_halving_keeps_the_better_half_and_spends_evenly():

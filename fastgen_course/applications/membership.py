@@ -232,9 +232,8 @@ def drawing_copier(rows: Tensor, sizes: MembershipSizes) -> tuple[nn.Module, Cal
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(37)
-        model = build_model(
-            "generator_base", {"noise": 16, "caption": 32, "channels": (48, 32, 16)}
-        )
+        config = {"noise": sizes.signs, "caption": 32, "channels": (48, 32, 16)}
+        model = build_model("generator_base", config)
     scenes = one_scene(rows, "test")
     table = scenes.images.view(-1, 10, *scenes.images.shape[1:])  # (2**signs, 10, 3, 28, 28)
     words = scenes.words[:10]

@@ -20,6 +20,7 @@ from torch import nn
 
 from fastgen_course.compression.distillation import DistillRecipe, DistillTrainer
 from fastgen_course.compression.folding import FoldedGenerator, fold
+from fastgen_course.compression.pruning import prune
 from fastgen_course.compression.quantized import (
     QuantizedGenerator,
     calibration_batches,
@@ -69,26 +70,6 @@ def fresh_start(config: GeneratorConfig = START, seed: int = RECIPE.seed) -> Fol
     return fold(network.eval())
 
 
-def cut_channels(network: FoldedGenerator, widths: Sequence[int] = WIDTHS) -> FoldedGenerator:
-    """A dense network with the channels of largest weights left, `widths` in its six layers.
-
-    The one place where notebook 11's structured pruning is called.
-    """
-    from fastgen_course.compression.channels import (
-        folded_groups,
-        kept_config,
-        remove_channels,
-        widest,
-    )
-    from fastgen_course.compression.importance import magnitude_importance
-
-    groups, state = folded_groups(network.config, network.form), network.state_dict()
-    keep = widest(magnitude_importance(state, groups), tuple(widths))
-    smaller = FoldedGenerator(kept_config(network.config, keep), network.form)
-    smaller.load_state_dict(remove_channels(state, groups, keep))
-    return smaller
-
-
 def in_floats(network: nn.Module) -> FoldedGenerator:
     """A copy of any stage's network in floating point; what lay on a grid keeps its values."""
     if isinstance(network, QuantizedGenerator):
@@ -107,7 +88,7 @@ def stage_start(stage: str, network: nn.Module) -> nn.Module:
     """What a stage begins to train: the network before it, cut or put on its grids."""
     network = in_floats(network)
     if stage == "prune":
-        network = cut_channels(network)
+        network = prune(network, WIDTHS)
     if stage == "quantise":
         network = rounded(network)
     return network.requires_grad_(True)

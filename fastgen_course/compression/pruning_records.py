@@ -201,7 +201,7 @@ def record_compared(options: Options) -> None:
         recipe = replace(
             RECIPE, **options.recipe, **({"every": 1, "rounds": 2} if options.tiny else {})
         )
-        seeds = scores.SEEDS if name in ("rounds", "peer") and options.keep else ONE_SEED
+        seeds = scores.SEEDS if name in ("rounds", "tp_even") and options.keep else ONE_SEED
         same = {"steps": recipe.steps, "rate": recipe.rate,
                 "recipe_seed": recipe.seed}  # fmt: skip
 

@@ -29,6 +29,7 @@ NOTEBOOKS: dict[str, str] = {
     "fast": "07_fast_sampling",
     "flow": "08_flow",
     "hardware": "09_hardware",
+    "nas": "10_nas",
     "pruning": "11_pruning",
     "quantization": "12_quantization",
     "distillation": "13_distillation",

@@ -7,7 +7,8 @@ Minutes on one idle core: `supernet` 20, `halving` 4, `latency` 2 (on an otherwi
 `supernet`; `search` needs `latency` and `quality`; `alone` goes on from `quality`; `shorts` and
 `finalists` need `search`; `ratios` needs `finalists`. All go on where they were, row by row;
 `--again` measures anew. `--tiny` tries the first parts on little and records nothing. `--workers N`
-has the trials of `quality` on N workers of Ray.
+has the trials of `quality` on N workers of Ray. `finalist_0`, `finalist_1` and `finalist_2` train
+one finalist each, so that two cores can share what `finalists` does.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import nn
 
@@ -23,6 +25,7 @@ from fastgen_course.checkpoints import load_model
 from fastgen_course.files import data_path
 from fastgen_course.models.searched import ACTIVATIONS, Architecture, SearchedGenerator, uniform
 from fastgen_course.search.finalists import (
+    SHARES,
     finalist_trainer,
     load_finalists,
     ratio_of,
@@ -30,9 +33,7 @@ from fastgen_course.search.finalists import (
     score,
     time_side_by_side,
 )
-from fastgen_course.search.latency import (
-    LatencyTable,
-)
+from fastgen_course.search.latency import LatencyTable
 from fastgen_course.search.nas_searching import record_latency, record_quality, record_search
 from fastgen_course.search.noting import (
     AREA,
@@ -51,9 +52,7 @@ from fastgen_course.search.noting import (
     progress,
     teacher,
 )
-from fastgen_course.search.quality import (
-    rank_correlation,
-)
+from fastgen_course.search.quality import rank_correlation
 from fastgen_course.search.standalone import (
     INITIALISATIONS,
     Lessons,
@@ -64,7 +63,7 @@ from fastgen_course.search.standalone import (
 )
 from fastgen_course.search.supernet import SupernetRecipe, trained_supernet
 from fastgen_course.search.trials import run_trials
-from fastgen_course.timing import record_timing
+from fastgen_course.timing import record_timing, result
 from fastgen_course.timing.thread_experiment import cores_taken
 
 
@@ -169,17 +168,26 @@ def record_finalists(options: Options) -> None:
     lessons = Lessons(teacher(), ShortRecipe())
     found = {}
     for index, config in enumerate(configs):
+        row = f"finalist_distance.finalist_{index}"
+        if not options.again and has(row, architecture=str(config)):
+            found[index] = result(f"{AREA}.{row}").value
+            continue
         trainer = finalist_trainer(index)
         network = trainer.run(keep=True)
         found[index] = lessons.distance(network)
         note(
-            options, f"finalist_distance.finalist_{index}", found[index], "relative square error",
+            options, row, found[index], "relative square error",
             "finalists", None, architecture=str(config), updates=trainer.recipe.steps,
             minutes=trainer.training.seconds / 60, **trainer.check(2000),
         )  # fmt: skip
     best = min(found, key=found.__getitem__)
     save_finalists(configs, best, distances=[found[i] for i in range(len(configs))])
     print(f"finalist {best} is the best; `python -m fastgen_course train {SHIPPED}` ships it.")
+
+
+def train_finalist(options: Options, index: int) -> None:
+    """Train one finalist and keep its state: what `finalists` does, for two cores at once."""
+    finalist_trainer(index).run(keep=True)
 
 
 def record_ratios(options: Options) -> None:
@@ -228,6 +236,9 @@ RECORDERS: dict[str, Callable[[Options], None]] = {
     "finalists": record_finalists,
     "ratios": record_ratios,
 }
+ON_REQUEST: dict[str, Callable[[Options], None]] = {
+    f"finalist_{i}": partial(train_finalist, index=i) for i in range(len(SHARES))
+}
 TIMED = ("latency", "ratios")
 TRIED = ("supernet", "halving", "latency")  # what --tiny runs
 
@@ -241,10 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=0, help="workers on Ray; 0 does without")
     given = parser.parse_args(arguments)
     parts = given.parts or list(TRIED if given.tiny else RECORDERS)
-    unknown = [part for part in parts if part not in RECORDERS]
+    known = {**RECORDERS, **ON_REQUEST}
+    unknown = [part for part in parts if part not in known]
     problem = None
     if unknown:
-        problem = f"there is no part {unknown[0]!r}; choose from {', '.join(RECORDERS)}."
+        problem = f"there is no part {unknown[0]!r}; choose from {', '.join(known)}."
     elif given.workers < 0:
         problem = f"--workers must be at least 0, got {given.workers}."
     elif given.tiny and not set(parts) <= set(TRIED):
@@ -255,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     for part in parts:
-        RECORDERS[part](Options(given.again, given.tiny, given.workers))
+        known[part](Options(given.again, given.tiny, given.workers))
     return 0
 
 

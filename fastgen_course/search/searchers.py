@@ -182,6 +182,21 @@ class Evolution:
         )
 
 
+def softmax(logits: Sequence[float]) -> list[float]:
+    """Probabilities in proportion to exp(logit)."""
+    top = max(logits, default=-inf)
+    weights = [exp(x - top) for x in logits]
+    return [w / sum(weights) for w in weights]
+
+
+def policy_gradient(
+    logits: Sequence[float], chosen: int, reward: float, baseline: float
+) -> list[float]:
+    """The gradient of (reward - baseline) log p(chosen) with respect to the logits."""
+    shares = softmax(logits)
+    return [(reward - baseline) * ((i == chosen) - p) for i, p in enumerate(shares)]
+
+
 @dataclass(frozen=True)
 class Reinforce:
     """A controller that learns which options pay (Williams 1992; Zoph and Le 2017, in small).
@@ -194,11 +209,13 @@ class Reinforce:
         exponents: of milliseconds beside the distance's 1 in the reward.
         rate: step of the logits.
         baseline: decay of the running mean of rewards that is subtracted, in [0, 1).
+        gradient: (logits, chosen, reward, baseline) -> what is added to the logits, times `rate`.
     """
 
     exponents: tuple[float, ...] = (0.0, 0.3, 0.7, 1.5)
     rate: float = 0.5
     baseline: float = 0.9
+    gradient: Callable[[list[float], int, float, float], Sequence[float]] = policy_gradient
 
     def __post_init__(self) -> None:
         if not self.exponents or self.rate <= 0 or not 0 <= self.baseline < 1:
@@ -220,19 +237,10 @@ class Reinforce:
                 ms, distance = evaluate(genotype)
                 reward = -log(distance) - exponent * log(ms)
                 mean = reward if means[index] is None else means[index]
-                for row, p, chosen in zip(logits, shares, genotype, strict=True):
-                    for option in range(len(row)):
-                        # The gradient of log p(chosen) with respect to a logit.
-                        slope = (option == chosen) - p[option]
-                        row[option] += self.rate * (reward - mean) * slope
+                for row, chosen in zip(logits, genotype, strict=True):
+                    slopes = self.gradient(row, chosen, reward, mean)
+                    row[:] = [x + self.rate * s for x, s in zip(row, slopes, strict=True)]
                 means[index] = self.baseline * mean + (1 - self.baseline) * reward
-
-
-def softmax(logits: Sequence[float]) -> list[float]:
-    """Probabilities in proportion to exp(logit)."""
-    top = max(logits, default=-inf)
-    weights = [exp(x - top) for x in logits]
-    return [w / sum(weights) for w in weights]
 
 
 @dataclass(frozen=True)

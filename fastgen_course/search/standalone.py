@@ -46,12 +46,19 @@ class Lessons:
     ) -> None:
         self.original, self.recipe = original, recipe or ShortRecipe()
         self.judge = judge or load_model("judge_train")
-        self._source = MatchTrainer("lessons", original, original, self.recipe, self.judge)
+        self._source: MatchTrainer | None = None
         self._lessons: list[tuple[Tensor, ...]] = []
         self._check: tuple[Tensor, ...] | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        """What a worker needs to judge networks: `check`, and no lessons to learn from."""
+        return {**self.__dict__, "_source": None, "_lessons": []}
+
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         """(noise, words, pictures, what the judge sees) of a lesson, the first being 0."""
+        if self._source is None:
+            self._source = self._teaching("lessons", self.recipe)
+            self._lessons = []
         while len(self._lessons) <= index:
             self._lessons.append(self._source.lesson())
         return self._lessons[index]
@@ -61,9 +68,11 @@ class Lessons:
         """Like a lesson, of VALIDATION pictures."""
         if self._check is None:
             recipe = MatchRecipe(batch=VALIDATION, seed=self.recipe.seed + 1)
-            source = MatchTrainer("check", self.original, self.original, recipe, self.judge)
-            self._check = source.lesson()
+            self._check = self._teaching("check", recipe).lesson()
         return self._check
+
+    def _teaching(self, name: str, recipe: MatchRecipe) -> MatchTrainer:
+        return MatchTrainer(name, self.original, self.original, recipe, self.judge)
 
     @torch.no_grad()
     def distance(self, network: nn.Module) -> float:

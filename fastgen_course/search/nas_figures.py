@@ -1,0 +1,280 @@
+"""Figures and tables of notebook 10, each with its words, from what is recorded."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from fastgen_course.models.searched import Architecture
+from fastgen_course.search.front import Point, pareto_front
+from fastgen_course.search.latency import LatencyTable
+from fastgen_course.search.noting import AREA, BASE, HALVING_FIRST, SHIPPED
+from fastgen_course.search.quality import from_lists, rank_correlation
+from fastgen_course.search.searchers import SEARCHERS
+from fastgen_course.show import PALETTE
+from fastgen_course.timing import Result, ResultError, all_results, result
+
+WORDS = {
+    "random": "random search",
+    "evolution": "evolution",
+    "reinforce": "REINFORCE",
+    "optuna_nsga2": "optuna, NSGA-II",
+    "optuna_tpe": "optuna, TPE",
+}
+KINDS = ("random", "width", "finalist", BASE)
+_LOOK = {
+    "random": ("o", PALETTE[6], "20 random networks"),
+    "width": ("s", PALETTE[1], "GENERATOR_BASE's width sweep"),
+    "finalist": ("*", PALETTE[2], "the three finalists"),
+    BASE: ("D", PALETTE[0], "GENERATOR_BASE itself"),
+}
+
+
+# --- halving ------------------------------------------------------------------------------------
+
+
+def halving_rungs() -> list[tuple[int, dict[str, float]]]:
+    """(updates, distance by "activation initialisation") of each recorded round.
+
+    Raises `ResultError` where none is recorded.
+    """
+    rungs, updates = [], HALVING_FIRST
+    while True:
+        try:
+            found = result(f"{AREA}.halving_distance.updates_{updates}")
+        except ResultError:
+            if rungs:
+                return rungs
+            raise
+        rungs.append((updates, found.extra["distances"]))
+        updates *= 2
+
+
+def plot_halving() -> Figure:
+    """Distance of each candidate against updates, ended where it was dropped."""
+    rungs = halving_rungs()
+    fig, axis = plt.subplots(figsize=(6.4, 3.0))
+    last = rungs[-1][1]
+    for candidate in rungs[0][1]:
+        path = [(u, d[candidate]) for u, d in rungs if candidate in d]
+        kept = candidate in last
+        axis.plot(*zip(*path, strict=True), "o-", ms=4, lw=2 if kept else 0.8,
+                  color=None if kept else "#aaaaaa", label=candidate if kept else None)  # fmt: skip
+    axis.set(xscale="log", xlabel="updates", ylabel="distance", xticks=[u for u, _ in rungs])
+    axis.get_xaxis().set_major_formatter(plt.ScalarFormatter())
+    axis.minorticks_off()
+    axis.legend(fontsize=8, title="went to the end")
+    return fig
+
+
+def describe_halving() -> str:
+    rungs = halving_rungs()
+    first, last = rungs[0], rungs[-1]
+    best = min(last[1], key=last[1].__getitem__)
+    worst = max(first[1], key=first[1].__getitem__)
+    return (
+        f"Successive halving: {len(first[1])} candidates after {first[0]} updates lie between "
+        f"{min(first[1].values()):.2f} and {first[1][worst]:.2f} ({worst}); after {last[0]} "
+        f"{best} leads with {last[1][best]:.3f}."
+    )
+
+
+# --- latency ------------------------------------------------------------------------------------
+
+
+def plot_latency() -> Figure:
+    """Predicted against measured milliseconds of unseen networks, and the errors' distributions."""
+    extra = LatencyTable.load().extra
+    measured, predicted = np.array(extra["measured_ms"]), np.array(extra["predicted_ms"])
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.0))
+    top = 1.05 * max(measured.max(), predicted.max())
+    left.fill_between([0, top], [0, 0.9 * top], [0, 1.1 * top], color="#dddddd", lw=0)
+    left.scatter(measured, predicted, s=8)
+    left.set(xlabel="measured ms", ylabel="predicted ms", xlim=(0, top), ylim=(0, top))
+    errors = 100 * (predicted - measured) / measured
+    right.hist(errors, 30)
+    right.axvspan(-10, 10, color="#dddddd", zorder=0)
+    right.set(xlabel="error, % of the measured ms", ylabel="networks")
+    return fig
+
+
+def describe_latency() -> str:
+    share, error = result(f"{AREA}.latency_within_10_percent"), result(f"{AREA}.latency_error")
+    return (
+        f"Predicted against measured milliseconds of {share.extra['networks']} unseen networks: "
+        f"{share.value:.1%} lie within the grey band of 10 %; the median error is {error.value:.1%}"
+    )
+
+
+# --- searchers ----------------------------------------------------------------------------------
+
+
+def volumes() -> dict[str, list[float]]:
+    """Recorded hypervolumes by searcher, one a seed."""
+    found = {}
+    for name in SEARCHERS:
+        try:
+            found[name] = result(f"{AREA}.hypervolume.{name}").extra["by_seed"]
+        except ResultError:
+            continue
+    if not found:
+        raise ResultError(
+            "No search is recorded; run `python -m fastgen_course.search.nas_records search`."
+        )
+    return found
+
+
+def plot_volumes() -> Figure:
+    """Each searcher's hypervolume over the seeds: every seed a dot, the median a line."""
+    found = volumes()
+    fig, axis = plt.subplots(figsize=(6.4, 2.8))
+    for row, (_name, values) in enumerate(found.items()):
+        spread = np.linspace(-0.18, 0.18, len(values))
+        axis.scatter(values, row + spread, s=12)
+        axis.vlines(statistics.median(values), row - 0.3, row + 0.3, color="black", lw=1.5)
+    axis.set(yticks=range(len(found)), yticklabels=[WORDS[n] for n in found],
+             xlabel="hypervolume, share of the rectangle")  # fmt: skip
+    axis.invert_yaxis()
+    return fig
+
+
+def describe_volumes() -> str:
+    found = volumes()
+    medians = ", ".join(f"{WORDS[n]} {statistics.median(v):.4f}" for n, v in found.items())
+    return f"Hypervolume over {len(found['random'])} seeds, medians: {medians}."
+
+
+def p_value_lines() -> list[str]:
+    """Evolution's paired tests against each other searcher, in words."""
+    lines = []
+    for name in volumes():
+        if name == "evolution":
+            continue
+        tail = "" if name == "random" else f"_over_{name}"
+        row = result(f"{AREA}.evolution_p_value{tail}")
+        lines.append(f"evolution above {WORDS[name]:16} p = {row.value:.2g}")
+    return lines
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+
+def plotted() -> dict[str, list[Result]]:
+    """Recorded short trainings by kind (`KINDS`). Raises `ResultError` where none is recorded."""
+    found: dict[str, list[Result]] = {kind: [] for kind in KINDS}
+    for row in all_results(AREA):
+        if row.name.startswith(f"{AREA}.short_fid."):
+            name = row.name.split(".")[-1]
+            kind = next(k for k in KINDS if name.startswith(k))
+            found[kind].append(row)
+    if not any(found.values()):
+        raise ResultError(
+            "No network is recorded; run `python -m fastgen_course.search.nas_records shorts`."
+        )
+    return found
+
+
+def _point(row: Result) -> Point:
+    return row.extra["predicted"], row.value
+
+
+def plot_networks() -> Figure:
+    """FID against milliseconds of all networks that got the same short training."""
+    found = plotted()
+    fig, axis = plt.subplots(figsize=(6.6, 3.8))
+    for kind, rows in found.items():
+        if rows:
+            marker, colour, words = _LOOK[kind]
+            size = 110 if kind == "finalist" else 30
+            xs, ys = zip(*map(_point, rows), strict=True)
+            axis.scatter(xs, ys, s=size, marker=marker, color=colour, label=words)
+    short = [_point(r) for kind in KINDS[:-1] for r in found[kind]]
+    front = [short[i] for i in pareto_front(short)]
+    axis.step(*zip(*front, strict=True), where="post", lw=0.8, color="black", zorder=0)
+    try:
+        full = [(result(f"{AREA}.{n}_ms").value, result(f"{AREA}.fid.{n}").value)
+                for n in fully_trained()]  # fmt: skip
+        axis.scatter(*zip(*full, strict=True), s=110, marker="*", facecolors="none",
+                     edgecolors=PALETTE[2], label="finalists, fully trained")  # fmt: skip
+    except (ResultError, TypeError, ValueError):
+        pass
+    axis.set(xlabel="ms at batch 1 (predicted; GENERATOR_BASE's measured)", ylabel="FID",
+             yscale="log", xlim=(0, None))  # fmt: skip
+    axis.legend(fontsize=8)
+    return fig
+
+
+def describe_networks() -> str:
+    parts = []
+    for kind, rows in plotted().items():
+        if rows:
+            ms, fids = zip(*map(_point, rows), strict=True)
+            parts.append(
+                f"{_LOOK[kind][2]}: {min(ms):.2f} to {max(ms):.2f} ms, FID {min(fids):.1f} to "
+                f"{max(fids):.1f}"
+            )
+    return "FID against milliseconds. " + "; ".join(parts) + "."
+
+
+def fully_trained() -> list[str]:
+    """The finalists whose full training was scored, the shipped one first."""
+    stem = f"{AREA}.fid."
+    names = [r.name.removeprefix(stem) for r in all_results(AREA) if r.name.startswith(stem)]
+    return sorted((n for n in names if n != BASE), key=lambda n: (n != SHIPPED, n))
+
+
+def finalist_table() -> str:
+    """GENERATOR_BASE and the fully trained finalists as a Markdown table."""
+    lines = ["| network | ms at batch 1 | times faster | FID | over GENERATOR_BASE | exact |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for name in [BASE, *fully_trained()]:
+        ms, fid, exact = (
+            result(f"{AREA}.{x}").value
+            for x in (f"{name}_ms", f"fid.{name}", f"exact_accuracy.{name}")
+        )
+        speed = ratio = "1"
+        if name != BASE:
+            speed = f"{result(f'{AREA}.{name}_speedup').value:.2f}"
+            ratio = f"{result(f'{AREA}.{name}_fid_ratio').value:.3f}"
+        lines.append(f"| `{name}` | {ms:.3f} | {speed} | {fid:.2f} | {ratio} | {exact:.3f} |")
+    return "\n".join(lines)
+
+
+def beaten_base() -> int:
+    """How many of the random networks have both fewer ms and a lower FID than GENERATOR_BASE."""
+    found = plotted()
+    base = _point(found[BASE][0])
+    return sum(p[0] < base[0] and p[1] < base[1] for p in map(_point, found["random"]))
+
+
+def plot_ranks() -> Figure:
+    """What the supernet says of random networks against what they reach by themselves."""
+    row = result(f"{AREA}.rank_correlation")
+    shared, alone = row.extra["shared"], row.extra["alone"]
+    fig, axis = plt.subplots(figsize=(3.8, 3.2))
+    axis.scatter(shared, alone, s=22)
+    axis.set(xlabel="distance of the supernet's slice", ylabel="distance, trained by itself")
+    return fig
+
+
+def describe_ranks() -> str:
+    row = result(f"{AREA}.rank_correlation")
+    return (
+        f"{row.extra['networks']} random networks: distance by themselves against the distance of "
+        f"their slice of the supernet, rank correlation {row.value:.2f}."
+    )
+
+
+def plotted_architectures() -> list[Architecture]:
+    """The random networks of the plot, as recorded."""
+    return [from_lists(*row.extra["genes"]) for row in plotted()["random"]]
+
+
+def cost_correlations(configs: Sequence[Architecture], ms: Sequence[float]) -> tuple[float, float]:
+    """Rank correlation of milliseconds with MACs, and with the number of layers."""
+    macs, layers = [c.macs() for c in configs], [len(c.layers()) for c in configs]
+    return rank_correlation(macs, ms), rank_correlation(layers, ms)

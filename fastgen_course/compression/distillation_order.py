@@ -33,7 +33,7 @@ START = replace(GENERATOR_BASE, channels=(96, 48, 24))
 WEIGHT_BITS, ACTIVATION_BITS = 4, 8
 # What each of the six layers keeps.
 WIDTHS = tuple(width for width in (64, 32, 16) for _ in range(2))
-STAGES: dict[str, int] = {"distil": 300, "prune": 120, "quantise": 120}  # updates of each
+STAGES: dict[str, int] = {"distil": 240, "prune": 90, "quantise": 90}  # updates of each
 # Adam's rate at its height. The first stage of an order, whichever it is, begins with fresh
 # weights and has that of "distil".
 RATES: dict[str, float] = {"distil": 2e-3, "prune": 1e-3, "quantise": 5e-4}

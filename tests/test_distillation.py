@@ -248,7 +248,8 @@ def test_a_smooth_teacher_follows_its_noise_and_a_stepped_one_jumps():
     assert smooth[1].distance / smooth[0].distance == pytest.approx(10, rel=0.1)
     assert smooth[2].distance == pytest.approx(1, abs=1e-3)
     stepped = turn_noise(lambda w, z: paint(w, z.sign()), LATENT, words, angles)
-    assert 0 < stepped[0].moved < 0.1 < stepped[1].moved < 1
+    # One of three signs flips: 3 angle / pi of the pictures, 0.01 and 0.1.
+    assert 0 < stepped[0].moved < 0.04 < stepped[1].moved < 0.2
     assert stepped[0].distance > 0.3  # however small the turn
     with pytest.raises(DistillationError, match="angles must be above 0 and at most pi / 2, got"):
         turn_noise(paint, LATENT, words, (0.0,))

@@ -5,7 +5,7 @@
         [--with searched,pruned] [--rows a,b]
 
 On one idle core `sets` (the many-step teachers' pictures, kept in data/runs) takes about 12
-minutes, `teachers` 8, `student` 2 (after `train student`), `response` 6, `order` 12, and `speed`,
+minutes, `teachers` 8, `student` 2 (after `train student`), `response` 6, `order` 7, and `speed`,
 on an otherwise idle machine, 4. `ablation` takes about 25 minutes for 500 updates a row, `more`,
 the rows that vary others, 15. All go on where they were, row by row; `--again` measures anew,
 `--tiny` tries a part on few pictures and records nothing. `--with` adds students of other
@@ -320,8 +320,8 @@ def record_order(options: Options) -> None:
             return scores.network_draw(network)
 
         score(
-            options, "order", f"order_{name}", draw, base="generator_base",
-            weights=key("generator_base"), stages=list(stages),
+            options, "order", f"order_{name}", draw, base=SHIPPED,
+            weights=key(SHIPPED), stages=list(stages),
             steps=[STAGES[stage] for stage in stages],
         )  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from fastgen_course.runtimes import hardware_networks as networks
 from fastgen_course.runtimes import hardware_runtimes as runtimes
 from fastgen_course.runtimes.hardware_networks import (
     CALLS,
+    Network,
     calls,
     convert,
     difference,
@@ -179,6 +182,21 @@ def test_runtimes_agree_and_an_export_is_used_for_every_batch(monkeypatch):
             theirs = calls(network, batch)["generator_base"]()
             assert difference("generator_base", ours, theirs) < 1e-5
     assert len(exports) == 1
+
+
+def test_two_networks_of_one_class_are_two_exports():
+    """Their inputs have the same shapes; their weights have not."""
+    config = GeneratorConfig(noise=4, caption=4, channels=(4, 4, 4))
+    drawn = []
+    with torch.no_grad(), Runtime("onnxruntime").ready() as make:
+        for channels in ((4, 4, 4), (6, 4, 2)):
+            model = Generator(replace(config, channels=channels)).eval()
+            network = Network("generator_base", model, "w")
+            ours = make(network, 2)["generator_base"]()
+            theirs = calls(network, 2)["generator_base"]()
+            assert difference("generator_base", ours, theirs) < 1e-5
+            drawn.append(ours)
+    assert (drawn[0] - drawn[1]).abs().max() > 1e-3
 
 
 def test_what_cannot_be_done_is_said_in_one_sentence(monkeypatch):

@@ -92,6 +92,26 @@ def test_compare_sees_a_planted_twofold_slowdown_on_a_machine_that_drifts():
     assert "faster than slow" in table.table()
 
 
+def test_a_variant_can_be_called_before_each_of_its_timed_calls():
+    device, said = FakeDevice(), []
+
+    def variant(name):
+        def call():
+            cold = not said or said[-1] != name  # another variant has just had the caches
+            said.append(name)
+            device.work(0.004 if cold else 0.001)
+
+        return call
+
+    options = {"warmup": 1, "min_repeats": 5, "max_seconds": 1e-6, "clock": device.clock}
+    options |= {"synchronize": device.synchronize}
+    variants = {"one": variant("one"), "other": variant("other")}
+    warm = compare(variants, before_each=1, **options)
+    assert [warm[name].median_ms for name in warm] == pytest.approx([1, 1])
+    cold = compare(variants, **options)
+    assert cold["other"].median_ms == pytest.approx(4)
+
+
 def test_every_reading_of_the_clock_is_synchronised():
     device = FakeDevice()
     timing = timed(device, 0.002, min_repeats=7)

@@ -116,7 +116,7 @@ def timed_calls(
 
 
 def _one(model: nn.Module, batch: int, make: Callable[..., dict[str, Call]] = calls) -> Call:
-    """A generator's one forward; a runtime's files are named by shapes, so each has its own."""
+    """A generator's one forward in a runtime."""
     return make(Network("generator_base", model.eval(), "shipped"), batch)["generator_base"]
 
 
@@ -177,6 +177,7 @@ def record_speed(command: str, seconds: float, tiny: bool = False) -> None:
             rows = compare(
                 found, batch=batch, threads=1, device="cpu", min_repeats=2 if tiny else 20,
                 max_seconds=1.0 if tiny else seconds, warmup=1 if tiny else "until stable",
+                before_each=0 if tiny else 2,
             )  # fmt: skip
         print(rows.table(), flush=True)
         for name, reason in refused.items():

@@ -122,10 +122,11 @@ class Runtime:
         return _tensors(OpenVinoModel(path, self.threads, self.batch, self.dtype))
 
     def _export(self, module: nn.Module, given: tuple[Tensor, ...]) -> Path:
-        """A file for these shapes; one with a free batch where the module's inputs are few."""
+        """A file for these weights and shapes; a free batch where the module's inputs are few."""
         free = len(given) <= 3  # a cache is many inputs that torch.export cannot name
         shapes = tuple(tuple(x.shape[1:] if free else x.shape) for x in given)
-        key = (type(module).__name__, shapes) if free else (len(self._exported), shapes)
+        weights = tuple((p.data_ptr(), *p.shape) for p in module.parameters())
+        key = (type(module).__name__, shapes, weights) if free else (len(self._exported), shapes)
         if key not in self._exported:
             path = self.folder / f"{len(self._exported)}.onnx"
             export_onnx(module, given, path, dynamic_batch=free, tolerance=1e-3)

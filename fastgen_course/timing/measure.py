@@ -79,6 +79,7 @@ def compare(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | Mapping[str, str] = "float32",
     threads: int | None = None,
+    before_each: int = 0,
     synchronize: Synchronize | None = None,
     clock: Clock = time.perf_counter,
 ) -> Comparison:
@@ -89,7 +90,10 @@ def compare(
     `session.intra_op.allow_spinning=0`, which `OnnxModel` sets).
 
     Args: as `measure`; `min_repeats` counts rounds, the seconds are for all variants together;
-    `batch` and `dtype` may be dictionaries by label.
+    `batch` and `dtype` may be dictionaries by label. `before_each`: untimed calls of a variant
+    right before its timed one. A call of a millisecond that comes right after another variant's
+    hundred finds the processor's caches full of that one's numbers; those who draw picture after
+    picture do not.
 
     Returns a `Comparison`: a dictionary label -> `Timing`, the first being the baseline.
     """
@@ -109,6 +113,8 @@ def compare(
         while _again(rounds, clock() - start, min_repeats, min_seconds, max_seconds):
             shift = rounds % len(labels)
             for label in labels[shift:] + labels[:shift]:
+                for _ in range(before_each):
+                    calls[label]()
                 times[label].append(calls[label]())
             rounds += 1
     return Comparison(

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fastgen_course.models.generator import Generator, GeneratorConfig
-from fastgen_course.models.judges import JudgeConfig, SlotJudge
 from fastgen_course.training.matching import MatchRecipe, MatchTrainer, relative_error
 
 SMALL = GeneratorConfig(noise=4, caption=8, channels=(8, 8, 4))
@@ -16,19 +15,6 @@ def network(seed: int, config: GeneratorConfig = SMALL) -> Generator:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Generator(config)
-
-
-@pytest.fixture
-def judge():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        return SlotJudge(JudgeConfig(channels=(4, 4, 8), features=8)).eval().requires_grad_(False)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where a training keeps its state: nobody else's."""
-    monkeypatch.setattr("fastgen_course.training.loop.run_path", lambda name: tmp_path / name)
 
 
 def trainer(judge, steps=120, **fields):

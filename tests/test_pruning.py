@@ -30,7 +30,6 @@ from fastgen_course.compression.folding import FORMS, FoldedGenerator, fold
 from fastgen_course.compression.importance import gradient_importance, magnitude_importance
 from fastgen_course.compression.pruning import PruneRecipe, PruneTrainer, cut, paired_mse, prune
 from fastgen_course.models.generator import Generator, GeneratorConfig, layer_widths
-from fastgen_course.models.judges import JudgeConfig, SlotJudge
 
 WIDTHS = (10, 9, 8, 6, 5, 4)
 SMALL = GeneratorConfig(noise=4, caption=8, channels=WIDTHS)
@@ -76,19 +75,6 @@ def parts(kind: str):
         return network(), generator_groups(SMALL), Generator
     folded = fold(network(), kind)
     return folded, folded_groups(SMALL, kind), lambda config: FoldedGenerator(config, kind)
-
-
-@pytest.fixture
-def judge():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        return SlotJudge(JudgeConfig(channels=(4, 4, 8), features=8)).eval().requires_grad_(False)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where a training keeps its state: nobody else's."""
-    monkeypatch.setattr("fastgen_course.training.loop.run_path", lambda name: tmp_path / name)
 
 
 # --- equivalence ---------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ from fastgen_course.compression.sparsity import (
 from fastgen_course.datasets.captions import CaptionError
 from fastgen_course.exercises import pruning as exercises
 from fastgen_course.models.generator import Generator, GeneratorConfig
-from fastgen_course.models.judges import JudgeConfig, SlotJudge
 from fastgen_course.runtimes.onnx_macs import onnx_macs
 from fastgen_course.training.matching import MatchRecipe
 from fastgen_course.widgets.sparsity_slider import (
@@ -55,18 +54,6 @@ def network(seed: int = 1, config: GeneratorConfig = TINY) -> Generator:
 @pytest.fixture
 def folded():
     return fold(network())
-
-
-@pytest.fixture
-def judge():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        return SlotJudge(JudgeConfig(channels=(4, 4, 8), features=8)).eval().requires_grad_(False)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastgen_course.training.loop.run_path", lambda name: tmp_path / name)
 
 
 @pytest.fixture(autouse=True)

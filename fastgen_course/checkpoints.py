@@ -57,6 +57,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
         "GeneratorConfig",
     ),
     "student": ("fastgen_course.models.generator", "Generator", "GeneratorConfig"),
+    "student_pruned": ("fastgen_course.compression.folding", "FoldedGenerator", "GeneratorConfig"),
     "student_int8": ("fastgen_course.compression.packed", "PackedGenerator", "QuantizedConfig"),
     "vae_digits": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),
     "vae_fashion": ("fastgen_course.models.vae", "ConvVAE", "VAEConfig"),

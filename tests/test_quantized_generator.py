@@ -290,7 +290,7 @@ def test_a_network_pruned_layer_by_layer_is_quantised_written_and_packed(tmp_pat
 
 
 def test_each_recipe_starts_from_a_checkpoint_that_can_be_trained():
-    assert QAT_RECIPES["student_int8"].start == "student"
+    assert QAT_RECIPES["student_int8"].start == "student_pruned"
     assert {recipe.start for recipe in QAT_RECIPES.values()} <= set(TRAINERS)
     assert set(QAT_RECIPES) <= set(TRAINERS)
 

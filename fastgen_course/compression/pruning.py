@@ -1,6 +1,6 @@
 """Structured pruning of GENERATOR_BASE: channels leave in rounds while the rest learns to do alone.
 
-    python -m fastgen_course train generator_pruned
+    python -m fastgen_course train generator_pruned      (and student_pruned)
 
 What is left learns to draw what the whole network drew (`training.matching`). Between two rounds it
 has time to mend, so that the next round chooses among channels that are used as they will be (Han
@@ -57,6 +57,8 @@ class PruneRecipe(MatchRecipe):
         rounds: in how many cuts, from 1, the first before any update.
         every: updates from one cut to the next, from 1; all cuts lie within `steps`.
         criterion: which channels go first, one of CRITERIA.
+        start: the checkpoint that is pruned.
+        teacher: the checkpoint whose pictures it is to draw.
 
     Raises `PruningError` for a field out of its range.
     """
@@ -65,6 +67,8 @@ class PruneRecipe(MatchRecipe):
     rounds: int = 4
     every: int = 100
     criterion: str = "gradient"
+    start: str = START
+    teacher: str = START
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +98,13 @@ class PruneRecipe(MatchRecipe):
         }
 
 
-SHIPPED: dict[str, PruneRecipe] = {"generator_pruned": PruneRecipe()}
+SHIPPED: dict[str, PruneRecipe] = {
+    "generator_pruned": PruneRecipe(),
+    # The student's teacher goes on teaching: errors of two stages do not add up.
+    "student_pruned": PruneRecipe(
+        start="student", widths=(48, 48, 32, 24, 8, 8), steps=2500, average=0.997, seed=43
+    ),
+}
 
 
 def cut(network: FoldedGenerator, keep: Keep) -> FoldedGenerator:
@@ -166,10 +176,17 @@ class PruneTrainer(MatchTrainer):
         judge: SlotJudge | None = None,
         importance: Callable[[FoldedGenerator, int], Importance] | None = None,
     ) -> None:
-        """`start`: what is pruned and matched, None for GENERATOR_BASE; `importance(network, step)`
-        replaces the recipe's criterion. Raises `PruningError` for widths above those of `start`."""
+        """`start`: what is pruned and matched, None for the recipe's start and teacher;
+        `importance(network, step)` replaces the recipe's criterion.
+
+        Raises `PruningError` for widths above those of `start`.
+        """
         recipe = recipe or PruneRecipe()
-        start = fold(load_model(START)) if start is None else start
+        teacher = start
+        if start is None:
+            start = fold(load_model(recipe.start))
+            same = recipe.teacher == recipe.start
+            teacher = start if same else load_model(recipe.teacher)
         self.importance = importance or (
             lambda network, step: network_importance(network, recipe.criterion, recipe.seed + step)
         )
@@ -180,7 +197,7 @@ class PruneTrainer(MatchTrainer):
                     f"widths: {layer} can keep from 1 to {width} channels, got {left}."
                 )
         self.cuts = recipe.cuts(whole)
-        super().__init__(name, deepcopy(start), start, recipe, judge)
+        super().__init__(name, deepcopy(start), teacher, recipe, judge)
         self.training.parts = {"shape": _Shape(self), **self.training.parts}
 
     def step(self, index: int) -> dict[str, float]:
@@ -229,7 +246,7 @@ def paired_mse(
 
 
 def train_pruned(name: str = "generator_pruned", quiet: bool = False) -> dict[str, Any]:
-    """Prune and match the shipped network, resuming a killed run; returns its card."""
+    """Prune and match one of SHIPPED, resuming a killed run; returns its card."""
     if name not in SHIPPED:
         raise PruningError(
             f"there is no pruned network {name!r}; choose from {', '.join(SHIPPED)}."

@@ -43,16 +43,18 @@ class QATRecipe(GANRecipe):
     """How a quantised generator is finetuned: `GANRecipe`'s fields, and
 
     Attributes:
-        start: the checkpoint that it begins with, and whose pictures it is to draw.
+        start: the checkpoint that it begins with.
+        teacher: the checkpoint whose pictures it is to draw; "" for those of `start`.
         weight_bits, activation_bits: 2 to 16; both None finetunes an unquantised copy, the control.
-        hold: weight of the distance to the unquantised network's pictures and features, each as a
-            share of its variance; 0 leaves the GAN's own loss alone.
+        hold: weight of the distance to the teacher's pictures and features, each as a share of
+            its variance; 0 leaves the GAN's own loss alone.
         adversarial: whether the GAN's losses go on; without them that distance is all there is.
         head_start: updates of the discriminator alone, counted in `steps`.
         pictures: calibration pictures.
     """
 
     start: str = START
+    teacher: str = ""
     steps: int = 800
     generator_rate: float = 4e-4
     average: float = 0.99
@@ -81,7 +83,9 @@ class QATRecipe(GANRecipe):
 QAT_RECIPES: dict[str, QATRecipe] = {
     "generator_int8": QATRecipe(weight_bits=7),
     "generator_int4": QATRecipe(weight_bits=4),
-    "student_int8": QATRecipe(start="student", weight_bits=7, steps=1500, seed=32),
+    "student_int8": QATRecipe(
+        start="student_pruned", teacher=START, weight_bits=7, steps=1500, seed=32
+    ),
 }
 # Trained to be compared with, and not shipped: the GAN goes on.
 GAN = QATRecipe(steps=1400, average=0.995, adversarial=True, head_start=200, hold=0.0)
@@ -103,13 +107,15 @@ class QATTrainer(GANTrainer):
     ) -> None:
         generator = load_model(recipe.start) if generator is None else generator
         super().__init__(name, recipe=recipe, judge=judge, model=start_network(generator, recipe))
+        if recipe.teacher:
+            generator = load_model(recipe.teacher)
         folded = fold(generator) if isinstance(generator, Generator) else deepcopy(generator)
         self.original = folded.eval().requires_grad_(False)
         if not recipe.adversarial:  # GANs do without momentum, a plain distance need not
             self.g_optimiser.param_groups[0]["betas"] = (0.9, 0.99)
 
     def held(self, noise: Tensor, words: Tensor, fake: Tensor, features: Tensor) -> Tensor | float:
-        """How far picture and features are from the unquantised network's for the same noise."""
+        """How far picture and features are from the teacher's for the same noise."""
         if self.recipe.hold == 0:
             return 0.0
         with torch.no_grad():

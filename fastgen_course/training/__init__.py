@@ -38,6 +38,7 @@ TRAINERS: dict[str, tuple[str, str]] = {
     "generator_nas": ("search.finalists", "train_generator_nas"),
     "generator_pruned": ("compression.pruning", "train_pruned"),
     "student": ("compression.distillation", "train_student"),
+    "student_pruned": ("compression.pruning", "train_pruned"),
     "student_int8": ("compression.qat", "train_quantized"),
 }
 

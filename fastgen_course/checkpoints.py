@@ -112,6 +112,9 @@ def save_checkpoint(
         raise ValueError(f"the card of {name} lacks {', '.join(sorted(missing))}.")
     weights = data_path("weights", f"{name}.safetensors")
     tensors = _stored_state(model, bytes_a_weight)
+    if tied := _tied(model):
+        tensors = {k: v for k, v in tensors.items() if k not in tied}
+        card = {"tied": tied, **card}
     if shares is not None:
         given = load_file(_weights_path(shares))
         tensors = {
@@ -133,6 +136,13 @@ def save_checkpoint(
     }
     write_json(weights.with_suffix(".json"), card)
     return card
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """Parameters that are another one under a second name, such as a head that is the embedding."""
+    first: dict[int, str] = {}
+    names = model.named_parameters(remove_duplicate=False)
+    return {name: first[id(p)] for name, p in names if first.setdefault(id(p), name) != name}
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -203,8 +213,9 @@ def load_checkpoint(name: str, model: nn.Module) -> dict[str, Any]:
         tensors = load_file(path)
         if "shares" in card:
             tensors = load_file(_weights_path(card["shares"])) | tensors
+        tensors |= {k: tensors[v] for k, v in card.get("tied", {}).items()}
         model.load_state_dict(_undo(tensors))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, KeyError) as error:
         raise DataFileError(
             f"data/weights/{name}.safetensors does not fit the model {type(model).__name__}; "
             f"build it from the card's config with load_model({name!r})."

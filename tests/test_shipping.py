@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fastgen_course import checkpoints
 from fastgen_course.checkpoints import (
@@ -15,7 +16,9 @@ from fastgen_course.checkpoints import (
 )
 from fastgen_course.compression.folding import FoldedGenerator
 from fastgen_course.models.generator import GeneratorConfig
+from fastgen_course.models.gpt import GPT
 from fastgen_course.models.tokenizer import Tokenizer
+from fastgen_course.models.transformer import TransformerConfig
 from fastgen_course.training import loop
 from fastgen_course.training.loop import Training, run_path
 from fastgen_course.training.shipping import ship
@@ -96,3 +99,15 @@ def test_other_numbers_of_bytes_are_refused(own_weights, count):
     with pytest.raises(ValueError, match="bytes_a_weight must be 1 or 2"):
         save_checkpoint("generator_pruned", FoldedGenerator(), CARD, bytes_a_weight=count)
     assert not list(own_weights.rglob("*.safetensors"))
+
+
+def test_a_weight_with_two_names_is_stored_once_and_is_one_again(own_weights):
+    config = TransformerConfig(width=16, layers=1, heads=2)
+    model = GPT(config)
+    card = save_checkpoint("gpt", model, CARD)
+    assert card["tied"] == {"head.weight": "embedding.weight"}
+    stored = load_file(own_weights / "weights" / "gpt.safetensors")
+    assert "head.weight" not in stored
+    loaded = load_model("gpt")
+    assert loaded.head.weight is loaded.embedding.weight
+    assert torch.equal(loaded.head.weight, model.head.weight.half().float())

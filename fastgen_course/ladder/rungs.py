@@ -301,15 +301,15 @@ RUNGS: tuple[Rung, ...] = (
         "onnxruntime", quality=OWN + "nas",
     ),
     Rung(
-        "pruned", "pruned generator", "net", ("generator_pruned",), onnx("generator_pruned"),
-        "onnxruntime", quality=OWN + "pruned",
-    ),
-    Rung(
         "student", "distilled student", "net", ("student",), onnx("student"), "onnxruntime",
         quality=OWN + "student",
     ),
     Rung(
-        "int8", "the student in int8", "runtime", ("student_int8",), onnx("student_int8"),
+        "student_pruned", "the student pruned", "net", ("student_pruned",),
+        onnx("student_pruned"), "onnxruntime", quality=OWN + "student_pruned",
+    ),
+    Rung(
+        "int8", "the pruned student in int8", "runtime", ("student_int8",), onnx("student_int8"),
         "onnxruntime", "int8", quality=OWN + "int8",
     ),
     Rung(
@@ -338,13 +338,17 @@ CONTROLS: tuple[Rung, ...] = (
     ),
     Rung("vae", "VAE", "", (VAE,), vae, control=True, quality=OWN + "vae"),
     Rung(
+        "pruned", "GENERATOR_BASE pruned, ONNX Runtime", "", ("generator_pruned",),
+        onnx("generator_pruned"), "onnxruntime", control=True, quality=OWN + "pruned",
+    ),
+    Rung(
         "base_int8", "GENERATOR_BASE, int8, delivered form", "", ("generator_int8",),
         delivered("generator_int8", "openvino", "transposed"), "openvino", "int8", True,
         OWN + "base_int8",
     ),
     Rung(
-        "student_eager", "the student, eager", "", ("student",), eager("student"), control=True,
-        quality=OWN + "student",
+        "student_eager", "the pruned student, eager", "", ("student_pruned",),
+        eager("student_pruned"), control=True, quality=OWN + "student_pruned",
     ),
     Rung("compose", "the program that made the data", "", (), oracle, "numpy", control=True,
          quality="generator_base.{}_real"),

@@ -2,8 +2,8 @@
 
     python -m fastgen_course.search.nas_records [PART ...]
 
-Minutes on one idle core: `supernet` 20, `halving` 4, `latency` 2 (on an otherwise idle machine),
-`quality` 4, `search` 5, `alone` 7, `shorts` 12, `finalists` 20, `ratios` 6 (idle). `quality` needs
+Minutes on one idle core: `supernet` 9, `halving` 4, `latency` 1 (on an otherwise idle machine),
+`quality` 3, `search` 3, `alone` 7, `shorts` 12, `finalists` 50, `ratios` 6 (idle). `quality` needs
 `supernet`; `search` needs `latency` and `quality`; `alone` goes on from `quality`; `shorts` and
 `finalists` need `search`; `ratios` needs `finalists`. All go on where they were, row by row;
 `--again` measures anew. `--tiny` tries the first parts on little and records nothing. `--workers N`

@@ -276,7 +276,7 @@ def trained_supernet(
     quiet: bool = False,
     keep: bool = True,
 ) -> Supernet:
-    """The course's supernet, begun from GENERATOR_BASE: about 25 minutes on one core.
+    """The course's supernet, begun from GENERATOR_BASE: about 9 minutes on one core.
 
     A killed training goes on, and a finished one gives the same weights again at once: its state is
     kept as data/runs/NAME.pt, which is not shipped.

@@ -19,6 +19,7 @@ from fastgen_course.datasets.scenes import scene_batches
 from fastgen_course.models.discriminator import judge_features
 from fastgen_course.models.judges import SlotJudge, label_slots
 from fastgen_course.training.loop import RunningAverage, Training, cosine_with_warmup, set_rate
+from fastgen_course.training.transport import FeatureTransport
 
 # FID of a fresh network of a quarter of GENERATOR_BASE's products after 2,500 updates, by hand, one
 # seed: weight 0.25 gave 18.3, 1 gave 19.8, 4 gave 53.5 (it paints for this judge, and the one that
@@ -37,6 +38,8 @@ class MatchRecipe:
         features: weight of the distance in `judge_train`'s penultimate layer beside the pixels',
             from 0; 0 spares the judge. Much of it paints for this judge: FEATURES says what was
             tried.
+        transport: weight of the pull that moves mean and covariance of the judge's features to
+            those of photographs (`training.transport`), from 0.
         average: decay of the running average that is kept, in [0, 1).
         seed: of captions and noise.
 
@@ -47,6 +50,7 @@ class MatchRecipe:
     batch: int = 64
     rate: float = 1e-3
     features: float = FEATURES
+    transport: float = 0.0
     average: float = 0.995
     seed: int = 41
 
@@ -55,10 +59,11 @@ class MatchRecipe:
             raise ValueError(
                 f"steps and batch must be at least 1, got {self.steps} and {self.batch}."
             )
-        if self.rate <= 0 or self.features < 0 or not 0 <= self.average < 1:
+        if self.rate <= 0 or min(self.features, self.transport) < 0 or not 0 <= self.average < 1:
             raise ValueError(
-                "rate must be above 0, features at least 0 and average from 0 up to 1 (without "
-                f"it), got {self.rate}, {self.features} and {self.average}."
+                "rate must be above 0, features and transport at least 0 and average from 0 up to "
+                f"1 (without it), got {self.rate}, {self.features}, {self.transport} and "
+                f"{self.average}."
             )
 
 
@@ -106,6 +111,9 @@ class MatchTrainer:
         self.generator = torch.Generator().manual_seed(self.recipe.seed)
         self.batches = scene_batches("train", self.recipe.batch, self.generator)
         parts = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        self.transport = None
+        if self.recipe.transport:
+            self.transport = parts["transport"] = FeatureTransport(self.judge)
         self.training = Training(name, parts, self.generator, self.recipe.steps)
 
     def lesson(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -118,11 +126,21 @@ class MatchTrainer:
         return noise, words, pictures, seen
 
     def distance(self, drawn: Tensor, pictures: Tensor, seen: Tensor | None) -> Tensor:
-        """How far drawn pictures are from the original's, in pixels and in the judge's features."""
+        """How far drawn pictures are from the original's, in pixels and in the judge's features.
+
+        With `transport`, also how far those features are from where the photographs' would be.
+        """
         loss = relative_error(drawn, pictures)
+        if seen is None and self.transport is None:
+            return loss
+        features = judge_features(self.judge, drawn)[-1]
         if seen is not None:
-            features = judge_features(self.judge, drawn)[-1]
             loss = loss + self.recipe.features * relative_error(features, seen)
+        if self.transport is not None:
+            features = features.flatten(1)
+            target = self.transport.target(features.detach())
+            if target is not None:
+                loss = loss + self.recipe.transport * relative_error(features, target)
         return loss
 
     def loss(self) -> Tensor:

@@ -3,12 +3,12 @@
     python -m fastgen_course.search.nas_records [PART ...]
 
 Minutes on one idle core: `supernet` 9, `halving` 4, `latency` 1 (on an otherwise idle machine),
-`quality` 3, `search` 3, `alone` 7, `shorts` 12, `finalists` 50, `ratios` 6 (idle). `quality` needs
-`supernet`; `search` needs `latency` and `quality`; `alone` goes on from `quality`; `shorts` and
-`finalists` need `search`; `ratios` needs `finalists`. All go on where they were, row by row;
-`--again` measures anew. `--tiny` tries the first parts on little and records nothing. `--workers N`
-has the trials of `quality` on N workers of Ray. `finalist_0`, `finalist_1` and `finalist_2` train
-one finalist each, so that two cores can share what `finalists` does.
+`quality` 3, `search` 3, `alone` 7, `shorts` 12, `finalists` 40, `pull` 18, `ratios` 6 (idle).
+`quality` needs `supernet`; `search` needs `latency` and `quality`; `alone` goes on from `quality`;
+`shorts`, `pull` and `finalists` need `search`; `ratios` needs `finalists`. All go on where they
+were, row by row; `--again` measures anew. `--tiny` tries the first parts on little and records
+nothing. `--workers N` has the trials of `quality` on N workers of Ray. `finalist_0`, `finalist_1`
+and `finalist_2` train one finalist each, so that two cores can share what `finalists` does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
@@ -25,6 +26,7 @@ from fastgen_course.checkpoints import load_model
 from fastgen_course.files import data_path
 from fastgen_course.models.searched import ACTIVATIONS, Architecture, SearchedGenerator, uniform
 from fastgen_course.search.finalists import (
+    FULL,
     SHARES,
     finalist_trainer,
     load_finalists,
@@ -65,6 +67,9 @@ from fastgen_course.search.supernet import SupernetRecipe, trained_supernet
 from fastgen_course.search.trials import run_trials
 from fastgen_course.timing import record_timing, result
 from fastgen_course.timing.thread_experiment import cores_taken
+from fastgen_course.training.matching import MatchTrainer
+
+PULL_STEPS = 1000  # of the control, GENERATOR_BASE with the transport
 
 
 def record_supernet(options: Options) -> None:
@@ -185,6 +190,27 @@ def record_finalists(options: Options) -> None:
     print(f"finalist {best} is the best; `python -m fastgen_course train {SHIPPED}` ships it.")
 
 
+def record_pull(options: Options) -> None:
+    """What the transport brings: a finalist without it, and GENERATOR_BASE with it."""
+    base, supernet = teacher(), trained_supernet(quiet=True)
+    plain = replace(FULL, transport=0.0)
+    short = replace(FULL, steps=PULL_STEPS)
+    rows = {
+        "finalist_0_without": (supernet.extract(load_finalists()[0][0]), plain),
+        "generator_base_with": (load_model(BASE).requires_grad_(True), short),
+    }
+    for name, (network, recipe) in rows.items():
+        row = f"pull_fid.{name}"
+        if not options.again and has(row, updates=recipe.steps):
+            continue
+        trained = MatchTrainer(f"nas_pull_{name}", network, base, recipe).run(keep=True)
+        found = score(trained, SCORED)
+        middle = statistics.fmean(found.fid)
+        spread = min(*found.fid, middle), max(*found.fid, middle)
+        note(options, row, middle, "FID", "pull", spread, updates=recipe.steps,
+             transport=recipe.transport, **found.extra())  # fmt: skip
+
+
 def train_finalist(options: Options, index: int) -> None:
     """Train one finalist and keep its state: what `finalists` does, for two cores at once."""
     finalist_trainer(index).run(keep=True)
@@ -234,6 +260,7 @@ RECORDERS: dict[str, Callable[[Options], None]] = {
     "alone": record_alone,
     "shorts": record_shorts,
     "finalists": record_finalists,
+    "pull": record_pull,
     "ratios": record_ratios,
 }
 ON_REQUEST: dict[str, Callable[[Options], None]] = {

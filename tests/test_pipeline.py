@@ -13,8 +13,20 @@ from fastgen_course import cli, pipeline
 from fastgen_course.compression.deploy import Painter
 from fastgen_course.compression.pruning import PruneRecipe
 from fastgen_course.models.generator import Generator, GeneratorConfig
-from fastgen_course.pipeline import DRY, Delivered, Pipeline, PipelineError, Recipe, folded_from
+from fastgen_course.models.searched import Architecture
+from fastgen_course.pipeline import (
+    DRY,
+    Delivered,
+    Pipeline,
+    PipelineError,
+    Recipe,
+    folded_from,
+    stages,
+)
+from fastgen_course.search import latency as tables
 from fastgen_course.search.inherit import inherited_supernet
+from fastgen_course.search.latency import LatencyTable, space_layers
+from fastgen_course.search.searchers import Evolution, RandomSearch, Reinforce
 from fastgen_course.search.space import SearchSpace
 from fastgen_course.training import loop
 
@@ -24,7 +36,9 @@ SPACE = SearchSpace(
     blocks=dict.fromkeys(("conv7", "conv14", "conv28"), ("conv3",)),
     kernels=dict.fromkeys(("up14", "up28"), (4,)),
 )  # fmt: skip
-TINY = replace(DRY, space=SPACE, most_macs=1.0, candidates=3)
+TINY = replace(DRY, space=SPACE, candidates=3)
+# A population as large as the space: all four networks are asked for.
+SEARCH = replace(TINY, searcher=Evolution(population=4), candidates=24)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +53,31 @@ def runs(tmp_path, monkeypatch):
     return tmp_path
 
 
-def made(base, folder, recipe=TINY):
+def predicted(config):
+    """Milliseconds as a table might have them: GENERATOR_BASE takes 10."""
+    return 10 * sum(config.widths[:2]) / 256
+
+
+def made(base, folder, recipe=TINY, latency=predicted):
     said = []
-    return Pipeline(recipe, folder, base=base, say=said.append), said
+    return Pipeline(recipe, folder, base=base, latency=latency, say=said.append), said
 
 
-def test_the_recipe_runs_once_and_only_what_changed_runs_again(base, runs):
+def spied(monkeypatch, name):
+    """The trainers of this name that are made from now on."""
+    found, plain = [], getattr(stages, name)
+
+    def make(*args, **fields):
+        found.append(plain(*args, **fields))
+        return found[-1]
+
+    monkeypatch.setattr(stages, name, make)
+    return found
+
+
+def test_the_recipe_runs_once_and_only_what_changed_runs_again(base, runs, monkeypatch):
     folder = runs / "made"
+    trainers = [t for name in ("PruneTrainer", "QATTrainer") for t in [spied(monkeypatch, name)]]
     work, said = made(base, folder)
     done = work.run()
     assert isinstance(done, Delivered)
@@ -56,7 +88,13 @@ def test_the_recipe_runs_once_and_only_what_changed_runs_again(base, runs):
     assert card["command"] == "python -m fastgen_course pipeline"
     assert card["minutes"] == pytest.approx(sum(card["minutes_by_stage"].values()))
     searched, pruned = work.search(), work.prune()
-    assert len(searched.tried) <= 3
+    assert 1 <= len(searched.tried) <= 3
+    assert (searched.cost, searched.distance) in searched.tried
+    assert card["recipe"]["searcher"] == ["Evolution", {"mutation": 1.5, "population": 30}]
+    for (trainer,) in trainers:  # both are taught by the base, not by the network they begin with
+        with torch.no_grad():
+            lesson = trainer.original(work.noise, work.words)
+            torch.testing.assert_close(lesson, base(work.noise, work.words), rtol=0, atol=1e-5)
     assert all(b == round(0.85 * a) for a, b in zip(searched.widths, pruned.widths, strict=True))
     painter = Painter(folder / done.graphs["onnxruntime"])
     picture = painter(["a small red boot"], torch.Generator().manual_seed(0))
@@ -82,6 +120,128 @@ def test_a_stage_that_was_cut_short_is_made_again(base, runs):
     assert [text for text in said if "working" in text] == ["distil: working"]
 
 
+def test_the_best_of_those_that_keep_the_limit_is_chosen(base, runs, monkeypatch):
+    def quality(self, supernet, config):
+        return 1 / (2 * config.widths[0] + config.widths[1])
+
+    monkeypatch.setattr(Pipeline, "_slice_distance", quality)
+    open_, _ = made(base, runs / "made", SEARCH)
+    every = open_.search()
+    assert every.unit == "ms"
+    assert len(every.tried) == SPACE.size() == 4  # each once, however often it was asked for
+    assert every.distance == min(distance for _, distance in every.tried)
+    costs = sorted({cost for cost, _ in every.tried})
+    assert costs == [predicted(Architecture(widths=(w, 8, 8, 8, 8, 8))) for w in (8, 16, 24)]
+    below = every.cost - 0.01  # the best of all is not allowed
+    closer, said = made(base, runs / "made", replace(SEARCH, most_ms=below / 10))
+    held = closer.search()
+    allowed = [point for point in held.tried if point[0] <= below]
+    assert held.key != every.key
+    assert (held.cost, held.distance) == min(allowed, key=lambda point: point[1])
+    assert held.cost == predicted(Architecture(widths=held.widths)) < every.cost
+    assert held.macs == Architecture(widths=held.widths).macs()
+    assert f"{held.cost:.3f} ms" in said[-1]
+
+
+def counted(work, monkeypatch, stop=None):
+    """The distances that this pipeline measures; `stop` cuts it short at that one."""
+    asked, plain = [], work._slice_distance
+
+    def distance(supernet, config):
+        if len(asked) == stop:
+            raise KeyboardInterrupt
+        asked.append(plain(supernet, config))
+        return asked[-1]
+
+    monkeypatch.setattr(work, "_slice_distance", distance)
+    return asked
+
+
+def test_a_killed_search_goes_on_without_asking_or_training_again(base, runs, monkeypatch):
+    killed, _ = made(base, runs / "made", SEARCH)
+    first = counted(killed, monkeypatch, stop=2)
+    with pytest.raises(KeyboardInterrupt):
+        killed.search()
+    (log,) = (runs / "made").glob("search-*-log.jsonl")
+    log.write_text(log.read_text() + "[[0, 0")  # a line that the kill cut off
+    again, _ = made(base, runs / "made", SEARCH)
+    second = counted(again, monkeypatch)
+    updates = []
+    monkeypatch.setattr(stages.SupernetTrainer, "step", lambda *args: updates.append(args))
+    found = again.search()
+    assert (len(first), len(second)) == (2, 2)
+    assert [distance for _, distance in found.tried] == first + second
+    assert not updates
+
+    # Another limit chooses anew among the same answers.
+    limited, _ = made(base, runs / "made", replace(SEARCH, most_ms=0.08))
+    third = counted(limited, monkeypatch)
+    assert limited.search().tried == found.tried
+    assert not third
+    whole, _ = made(base, runs / "whole", SEARCH)
+    assert whole.search() == replace(found, seconds=whole.search().seconds)
+
+
+def table(**extra):
+    entries = dict.fromkeys(space_layers(SPACE), 0.125)
+    return LatencyTable(entries, [(8, 0.0), (96, 0.0)], extra=extra)
+
+
+def test_a_table_is_asked_and_its_content_counts(base, runs):
+    work, said = made(base, runs / "made", SEARCH, table(base_ms=2.0))
+    assert (work.search().unit, work.search().cost) == ("ms", 7 * 0.125)
+    assert not [text for text in said if "MACs" in text]
+    slower, other = table(base_ms=2.0), table(base_ms=2.0, exported_over_written=1.25)
+    slower.entries[next(iter(slower.entries))] = 0.25
+    keys = {made(base, runs / "made", SEARCH, t)[0].search().key for t in (slower, other)}
+    assert len(keys | {work.search().key}) == 3
+    assert made(base, runs, SEARCH, other)[0].cost.base == 2.0 / 1.25
+
+
+@pytest.mark.parametrize(
+    ("space", "extra", "words"),
+    [
+        (None, None, "there is no latency table"),
+        (SPACE, {}, "does not say what GENERATOR_BASE takes"),
+        (replace(SPACE, widths={**SPACE.widths, "conv28": (8, 16)}), {"base_ms": 2.0},
+         "2 of the space's layers are not in the latency table, the first 'conv3 8>16 @28'"),
+    ],
+)  # fmt: skip
+def test_without_a_table_that_serves_macs_do_and_it_is_said(base, runs, monkeypatch, space, extra,
+                                                            words):  # fmt: skip
+    monkeypatch.setattr(tables, "data_path", lambda *parts: runs.joinpath("empty", *parts))
+    recipe = replace(SEARCH, space=space or SPACE, most_ms=0.0422)
+    work, said = made(base, runs / "made", recipe, None if extra is None else table(**extra))
+    assert work.cost.unit == "macs"
+    assert words in said[0]
+    assert said[0].endswith("MACs stand for milliseconds, as a share of GENERATOR_BASE's.")
+    assert work.cost.base == Architecture().macs()
+    if space is None:
+        found = work.search()
+        assert found.unit == "macs"
+        assert found.cost == found.macs <= 0.0422 * Architecture().macs()
+        assert max(cost for cost, _ in found.tried) > 0.0422 * Architecture().macs()
+        assert len([text for text in said if "MACs stand" in text]) == 1
+
+
+def test_a_limit_that_nothing_keeps_is_said_with_the_mend(base, runs):
+    work, _ = made(base, runs / "made", replace(SEARCH, most_ms=0.05))
+    words = (
+        r"most_ms 0.05 allows 0.500 ms and the fastest of 4 candidates takes 0.625 ms: raise "
+        r"most_ms \(up to 1\) or candidates, or give the space narrower widths"
+    )
+    with pytest.raises(PipelineError, match=words):
+        work.run()
+    assert not list((runs / "made").glob("*.json"))
+
+
+def test_a_searcher_has_the_same_key_in_every_process():
+    names = [stages._json(x) for x in (RandomSearch(), Reinforce(), Evolution())]
+    assert len(set(names)) == 3
+    assert not any("0x" in name for name in names)
+    assert stages._json(Reinforce(rate=0.1)) != names[1]
+
+
 def test_a_slice_of_the_supernet_is_the_folded_network(base):
     supernet = inherited_supernet(base, SPACE.largest())
     config = SPACE.smallest()
@@ -96,7 +256,7 @@ def test_a_slice_of_the_supernet_is_the_folded_network(base):
     [
         ({"candidates": 0}, "candidates must be at least 1"),
         ({"keep": 0.0}, "keep must be above 0"),
-        ({"most_macs": 1.5}, "most_macs must be above 0 and at most 1"),
+        ({"most_ms": 1.5}, "most_ms must be above 0 and at most 1"),
         ({"space": SearchSpace()}, "blocks of conv3 and kernels of 4 alone"),
     ],
 )

@@ -309,6 +309,15 @@ def test_matching_mends_what_the_cut_broke(judge, folder):
     assert paired_mse(mended, original, *args) < 0.7 * paired_mse(broken, original, *args)
 
 
+def test_another_network_may_teach(judge, folder):
+    recipe = PruneRecipe(steps=2, widths=LESS, rounds=1, criterion="magnitude")
+    start, teacher = fold(network()), fold(network())
+    taught = PruneTrainer("taught", recipe, start, judge, teacher=teacher)
+    assert taught.original is teacher
+    assert taught.model is not start
+    assert PruneTrainer("own", recipe, start, judge).original is start
+
+
 def test_widths_above_the_originals_are_refused(judge):
     with pytest.raises(PruningError, match="stem can keep from 1 to 10 channels, got 11"):
         trainer(judge, widths=(11, 7, 4, 5, 3, 2))

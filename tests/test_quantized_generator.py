@@ -400,6 +400,18 @@ def test_the_control_is_an_unquantised_copy(generator, runs):
     assert Scheme(4, "symmetric").high == 7
 
 
+def test_another_network_may_teach(generator, runs):
+    torch.manual_seed(5)
+    teacher = Generator(generator.config).eval()
+    recipe = replace(SHORT, teacher="generator_base")  # a network goes before a name
+    taught = QATTrainer("taught", recipe, generator, load_model("judge_train"), teacher=teacher)
+    noise, words = calibration_batches(TINY, 8)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            taught.original(noise, words), teacher(noise, words), rtol=0, atol=1e-5
+        )
+
+
 def test_the_hold_is_zero_at_the_unquantised_network_and_pulls_a_quantised_one_back(
     generator, runs
 ):

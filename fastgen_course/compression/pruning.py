@@ -175,18 +175,21 @@ class PruneTrainer(MatchTrainer):
         start: FoldedGenerator | None = None,
         judge: SlotJudge | None = None,
         importance: Callable[[FoldedGenerator, int], Importance] | None = None,
+        *,
+        teacher: nn.Module | None = None,
     ) -> None:
-        """`start`: what is pruned and matched, None for the recipe's start and teacher;
-        `importance(network, step)` replaces the recipe's criterion.
+        """`start`: what is pruned, None for the recipe's; `teacher`: whose pictures it is to draw,
+        None for those of a given `start`, else the recipe's teacher's; `importance(network, step)`
+        replaces the recipe's criterion.
 
         Raises `PruningError` for widths above those of `start`.
         """
         recipe = recipe or PruneRecipe()
-        teacher = start
         if start is None:
             start = fold(load_model(recipe.start))
-            same = recipe.teacher == recipe.start
-            teacher = start if same else load_model(recipe.teacher)
+            if teacher is None and recipe.teacher != recipe.start:
+                teacher = load_model(recipe.teacher)
+        teacher = start if teacher is None else teacher
         self.importance = importance or (
             lambda network, step: network_importance(network, recipe.criterion, recipe.seed + step)
         )

@@ -104,12 +104,16 @@ class QATTrainer(GANTrainer):
         recipe: QATRecipe,
         generator: Generator | FoldedGenerator | None = None,
         judge: SlotJudge | None = None,
+        *,
+        teacher: Generator | FoldedGenerator | None = None,
     ) -> None:
+        """generator: what is quantised, None for the recipe's start; teacher: whose pictures it is
+        to draw, None for the recipe's, or those of `generator` where that is ""."""
         generator = load_model(recipe.start) if generator is None else generator
         super().__init__(name, recipe=recipe, judge=judge, model=start_network(generator, recipe))
-        if recipe.teacher:
-            generator = load_model(recipe.teacher)
-        folded = fold(generator) if isinstance(generator, Generator) else deepcopy(generator)
+        if teacher is None:
+            teacher = load_model(recipe.teacher) if recipe.teacher else generator
+        folded = fold(teacher) if isinstance(teacher, Generator) else deepcopy(teacher)
         self.original = folded.eval().requires_grad_(False)
         if not recipe.adversarial:  # GANs do without momentum, a plain distance need not
             self.g_optimiser.param_groups[0]["betas"] = (0.9, 0.99)

@@ -145,7 +145,7 @@ class Evolution:
         while len(people) < min(self.population, space.size()):
             genotype = space.random(source)
             people[genotype] = evaluate(genotype)
-        while True:
+        while len(people) > 1:  # nothing to cross in a space of one
             fitness = self.fitness(people)
             children = {}
             for _ in range(self.population):

@@ -1,21 +1,14 @@
-"""The whole recipe: search, distil, prune and finetune, quantise, export. One call a stage.
-
-    python -m fastgen_course pipeline              (about an hour on one core; goes on after a kill)
-    python -m fastgen_course pipeline --dry        (in a minute, for a network worth nothing)
-
-A stage's result is kept under the hash of what it was made from: the recipe's fields, and the
-content of what the stage before it made. Asked again it comes back at once; a changed recipe runs
-that stage and those behind it again and no other.
-"""
+"""The stages: what each makes of the one before, kept under the hash of what it was made of."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
+from functools import cached_property, partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +20,8 @@ from fastgen_course.checkpoints import load_model
 from fastgen_course.compression.deploy import write_lean_graph
 from fastgen_course.compression.folding import FoldedGenerator, layer_widths
 from fastgen_course.compression.packed import pack, stored_bytes
-from fastgen_course.compression.pruning import PruneRecipe, PruneTrainer, paired_mse
-from fastgen_course.compression.qat import QATRecipe, QATTrainer
+from fastgen_course.compression.pruning import PruneTrainer, paired_mse
+from fastgen_course.compression.qat import QATTrainer
 from fastgen_course.compression.quantized import (
     QuantizedConfig,
     QuantizedGenerator,
@@ -37,123 +30,27 @@ from fastgen_course.compression.quantized import (
 from fastgen_course.files import atomic_write, data_path, read_json, sha256_of, write_json
 from fastgen_course.models.generator import Generator, GeneratorConfig
 from fastgen_course.models.judges import SlotJudge
-from fastgen_course.models.searched import CONVS, UPS, Architecture
+from fastgen_course.models.searched import Architecture
+from fastgen_course.pipeline.recipe import (
+    FULL,
+    Delivered,
+    PipelineError,
+    Recipe,
+    Searched,
+    Trained,
+)
+from fastgen_course.search.costs import Cost, cost_in, priced
+from fastgen_course.search.front import Point
 from fastgen_course.search.inherit import inherited_supernet
-from fastgen_course.search.space import SearchSpace
-from fastgen_course.search.supernet import Supernet, SupernetRecipe, SupernetTrainer
+from fastgen_course.search.searchers import Evaluator, Predictor, run_search
+from fastgen_course.search.space import Genotype
+from fastgen_course.search.supernet import Supernet, SupernetTrainer
 from fastgen_course.timing import describe_machine
-from fastgen_course.training.matching import MatchRecipe, MatchTrainer
+from fastgen_course.training.matching import MatchTrainer
 
 BASE = "generator_base"
 Say = Callable[[str], None]
 _PLACES = {"to_rgb": "rgb"}
-
-
-class PipelineError(ValueError):
-    """A recipe that cannot be run; the message names the field and its range."""
-
-
-def default_space() -> SearchSpace:
-    """Widths alone: plain 3x3 convolutions and transposed ones, which every later stage knows."""
-    return SearchSpace(blocks=dict.fromkeys(CONVS, ("conv3",)), kernels=dict.fromkeys(UPS, (4,)))
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that a run is made of.
-
-    Attributes:
-        space: what is searched; blocks "conv3" and kernels 4 alone.
-        supernet: the training of the network that candidates take their weights from.
-        candidates: how many networks the search looks at, from 1.
-        most_macs: of the chosen network as a share of the space's largest, in (0, 1].
-        pictures: captions on which candidates and stages are compared with the base, from 1.
-        distil: the chosen network learns to draw what the base draws.
-        keep: share of each layer's channels that pruning leaves, in (0, 1].
-        prune: its training; the widths come from `keep`.
-        quantise: the training on the integers' grid; `start` is what pruning left.
-
-    Raises `PipelineError` for a field out of its range.
-    """
-
-    space: SearchSpace = field(default_factory=default_space)
-    supernet: SupernetRecipe = field(default_factory=SupernetRecipe)
-    candidates: int = 300
-    most_macs: float = 0.3
-    pictures: int = 128
-    distil: MatchRecipe = field(default_factory=lambda: MatchRecipe(steps=2500, seed=61))
-    keep: float = 0.85
-    prune: PruneRecipe = field(default_factory=lambda: PruneRecipe(steps=1500, seed=62))
-    quantise: QATRecipe = field(default_factory=lambda: QATRecipe(weight_bits=7, seed=63))
-
-    def __post_init__(self) -> None:
-        for name in ("candidates", "pictures"):
-            if getattr(self, name) < 1:
-                raise PipelineError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("most_macs", "keep"):
-            if not 0 < getattr(self, name) <= 1:
-                raise PipelineError(f"{name} must be above 0 and at most 1, got "
-                                    f"{getattr(self, name)}.")  # fmt: skip
-        plain = all(set(options) == {"conv3"} for options in self.space.blocks.values())
-        if not plain or any(set(options) != {4} for options in self.space.kernels.values()):
-            raise PipelineError(
-                "space must have blocks of conv3 and kernels of 4 alone: pruning and int8 know no "
-                "others."
-            )
-
-
-FULL = Recipe()
-DRY = Recipe(
-    supernet=SupernetRecipe(steps=2, batch=4, drawn=1),
-    candidates=4,
-    pictures=8,
-    distil=MatchRecipe(steps=3, batch=4),
-    prune=PruneRecipe(steps=3, batch=4, rounds=2, every=1, criterion="magnitude"),
-    quantise=QATRecipe(steps=3, batch=4, weight_bits=7, pictures=8),
-)
-
-
-@dataclass(frozen=True)
-class Searched:
-    """The network that the search chose, its weights those of the supernet.
-
-    `distance` is the mean square error to the base's pictures for the same noise; `tried` lists
-    (MACs, distance) of every candidate.
-    """
-
-    key: str
-    seconds: float
-    widths: tuple[int, ...]
-    macs: int
-    distance: float
-    tried: tuple[tuple[int, float], ...]
-    weights: str
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network after a stage of training: its file, and its distance to the base's pictures."""
-
-    key: str
-    seconds: float
-    widths: tuple[int, ...]
-    distance: float
-    parameters: int
-    weights: str
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """What is shipped: graphs by runtime, the bytes of the weights, the card."""
-
-    key: str
-    seconds: float
-    graphs: dict[str, str]
-    weight_bytes: int
-    card: str
-
-
-Result = Searched | Trained | Delivered
 
 
 class Pipeline:
@@ -166,48 +63,56 @@ class Pipeline:
         *,
         base: Generator | None = None,
         judge: SlotJudge | None = None,
+        latency: Predictor | None = None,
         say: Say = print,
         command: str = "python -m fastgen_course pipeline",
     ) -> None:
         """folder: what stages make is kept there, None for data/runs/pipeline; base and judge:
-        None for the shipped GENERATOR_BASE and `judge_train`; say: told of progress."""
+        None for the shipped GENERATOR_BASE and `judge_train`; latency: milliseconds of an
+        architecture, None for the recorded table; say: told of progress."""
         self.recipe, self.say, self.command = recipe, say, command
+        self.latency = latency
         self.folder = data_path("runs", "pipeline") if folder is None else folder
         self.base = (load_model(BASE) if base is None else base).eval()
         self.judge = load_model("judge_train") if judge is None else judge
         batches = calibration_batches(self.base.config, recipe.pictures, seed=71)
         self.noise, self.words = (torch.cat(part) for part in zip(*batches, strict=True))
-        state = b"".join(v.cpu().numpy().tobytes() for v in self.base.state_dict().values())
-        self.base_key = hashlib.sha256(state).hexdigest()
+        self.base_key, self.judge_key = _content_of(self.base), _content_of(self.judge)
 
     # --- stages
 
     def search(self) -> Searched:
-        """Train a supernet, look at candidates with its weights, choose under `most_macs`."""
-        recipe = self.recipe
-        fields = (asdict(recipe.space), asdict(recipe.supernet), recipe.candidates,
-                  recipe.most_macs, recipe.pictures)  # fmt: skip
+        """Train a supernet, let the searcher ask for its slices, choose the best in `most_ms`."""
+        recipe, cost = self.recipe, self.cost
+        trained = [self.base_key, self.judge_key, recipe.space, recipe.supernet]
+        asked = [trained, recipe.searcher, recipe.candidates, recipe.pictures, cost.source]
 
         def work(key: str) -> dict[str, Any]:
-            largest = recipe.space.largest()
             trainer = SupernetTrainer(
-                f"pipeline_supernet_{key}", inherited_supernet(self.base, largest), self.base,
+                f"pipeline_supernet_{_key(trained)}",  # another limit or searcher: no new training
+                inherited_supernet(self.base, recipe.space.largest()), self.base,
                 recipe.supernet, self.judge, recipe.space,
             )  # fmt: skip
             supernet = trainer.run(quiet=True, keep=True)
-            limit = recipe.most_macs * largest.macs()
-            found = self._candidates(supernet, limit)
-            best = min(found, key=found.__getitem__)
-            network = folded_from(supernet, best)
+            quality = partial(self._slice_distance, supernet)
+            log = self.folder / f"search-{_key(asked)}-log.jsonl"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            evaluate = Evaluator(recipe.space, cost.of, quality, recipe.candidates, log)
+            run_search(recipe.searcher, evaluate, recipe.supernet.seed)
+            found = dict(zip(evaluate.asked, evaluate.points, strict=True))
+            best = recipe.space.decode(self._best(found))
+            price, distance = found[recipe.space.encode(best)]
             return {
                 "widths": best.widths,
                 "macs": best.macs(),
-                "distance": found[best],
-                "tried": [(config.macs(), distance) for config, distance in found.items()],
-                "weights": self._save("search", key, network),
+                "cost": price,
+                "unit": cost.unit,
+                "distance": distance,
+                "tried": list(found.values()),
+                "weights": self._save("search", key, folded_from(supernet, best)),
             }
 
-        return self._stage("search", Searched, self.base_key, fields, work)
+        return self._stage("search", Searched, self.base_key, [asked, recipe.most_ms], work)
 
     def distil(self) -> Trained:
         """The chosen network learns to draw the base's pictures for the same noise and caption."""
@@ -220,34 +125,37 @@ class Pipeline:
             )
             return self._trained("distil", key, trainer.run(quiet=True, keep=True))
 
-        return self._stage("distil", Trained, before.weights, asdict(self.recipe.distil), work)
+        return self._stage("distil", Trained, before.weights, self.recipe.distil, work)
 
     def prune(self) -> Trained:
-        """Channels go in rounds while what is left learns on, from the base again."""
+        """Channels go in rounds while what is left learns on, taught by the base again."""
         before, keep = self.distil(), self.recipe.keep
         widths = tuple(max(1, round(keep * width)) for width in before.widths)
         recipe = replace(self.recipe.prune, widths=widths)
 
         def work(key: str) -> dict[str, Any]:
             start = self._load(before.weights, before.widths)
-            trainer = PruneTrainer(f"pipeline_prune_{key}", recipe, start, self.judge)
-            trainer.original = self.base.requires_grad_(False)  # not the network it began as
+            trainer = PruneTrainer(
+                f"pipeline_prune_{key}", recipe, start, self.judge, teacher=self.base
+            )
             return self._trained("prune", key, trainer.run(quiet=True, keep=True))
 
-        return self._stage("prune", Trained, before.weights, asdict(recipe), work)
+        return self._stage("prune", Trained, before.weights, recipe, work)
 
     def quantise(self) -> Trained:
-        """The pruned network learns to draw its own pictures with its numbers on the grid."""
+        """The pruned network learns to draw the base's pictures with its numbers on the grid."""
         before = self.prune()
 
         def work(key: str) -> dict[str, Any]:
             start = self._load(before.weights, before.widths)
-            trainer = QATTrainer(f"pipeline_int8_{key}", self.recipe.quantise, start, self.judge)
+            trainer = QATTrainer(
+                f"pipeline_int8_{key}", self.recipe.quantise, start, self.judge, teacher=self.base
+            )
             network = trainer.run(quiet=True)
             trainer.training.save()
             return self._trained("quantise", key, pack(network))
 
-        return self._stage("quantise", Trained, before.weights, asdict(self.recipe.quantise), work)
+        return self._stage("quantise", Trained, before.weights, self.recipe.quantise, work)
 
     def export(self) -> Delivered:
         """Graphs for both runtimes, strings' words in and bytes out, and their card."""
@@ -272,8 +180,7 @@ class Pipeline:
         self, name: str, kind: type, source: str, fields: Any, work: Callable[[str], dict[str, Any]]
     ) -> Any:
         """The result of a stage: found where it was made of the same, else made."""
-        made_of = json.dumps([name, self._content(source), self.base_key, fields], default=str)
-        key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        key = _key([name, self._content(source), self.base_key, self.judge_key, fields])
         path = self.folder / f"{name}-{key}.json"
         if path.is_file():
             row = read_json(path)
@@ -293,19 +200,29 @@ class Pipeline:
         path = self.folder / source
         return sha256_of(path) if path.suffix and path.is_file() else source
 
-    def _candidates(self, supernet: Supernet, limit: float) -> dict[Architecture, float]:
-        """The smallest of the space and random candidates within the limit, with distances."""
-        space, source = self.recipe.space, random.Random(self.recipe.supernet.seed)
-        found = {space.smallest(): 0.0}
-        for _ in range(50 * self.recipe.candidates):  # where the limit leaves few there are few
-            if len(found) == self.recipe.candidates:
-                break
-            config = space.decode(space.random(source))
-            if config.macs() <= limit:
-                found[config] = 0.0
-        for config in found:
-            found[config] = self._distance(lambda z, y, c=config: supernet(z, y, c))
-        return found
+    @cached_property
+    def cost(self) -> Cost:
+        """What networks are searched by: milliseconds, or MACs, which is said."""
+        cost = cost_in(self.recipe.space, self.latency)
+        if cost.instead:
+            self.say(f"search: {cost.instead}")
+        return cost
+
+    def _best(self, found: dict[Genotype, Point]) -> Genotype:
+        """The least distance of those that keep `most_ms`."""
+        limit = self.recipe.most_ms * self.cost.base
+        kept = {who: distance for who, (price, distance) in found.items() if price <= limit}
+        if not kept:
+            unit, least = self.cost.unit, min((c for c, _ in found.values()), default=inf)
+            raise PipelineError(
+                f"most_ms {self.recipe.most_ms} allows {priced(limit, unit)} and the fastest of "
+                f"{len(found)} candidates takes {priced(least, unit)}: raise most_ms (up to 1) or "
+                "candidates, or give the space narrower widths."
+            )
+        return min(kept, key=kept.__getitem__)
+
+    def _slice_distance(self, supernet: Supernet, config: Architecture) -> float:
+        return self._distance(lambda z, y: supernet(z, y, config))
 
     @torch.no_grad()
     def _distance(self, draw: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -358,7 +275,7 @@ class Pipeline:
             "base_sha256": self.base_key,
             "weight_bytes": weight_bytes,
             "graphs": {name: sha256_of(self.folder / path) for name, path in graphs.items()},
-            "recipe": json.loads(json.dumps(asdict(self.recipe), default=str)),
+            "recipe": json.loads(_json(asdict(self.recipe) | {"searcher": self.recipe.searcher})),
             "machine": describe_machine(),
         }
         name = f"export-{key}-card.json"
@@ -383,6 +300,26 @@ def folded_from(supernet: Supernet, config: Architecture) -> FoldedGenerator:
     return folded.eval()
 
 
+def _json(value: Any) -> str:
+    """JSON of anything made of fields, the same in every process: objects by name and fields."""
+
+    def plain(x: Any) -> Any:
+        if hasattr(x, "__qualname__"):  # a function or class; str() would tell its address
+            return f"{x.__module__}.{x.__qualname__}"
+        return [type(x).__qualname__, vars(x)]
+
+    return json.dumps(value, default=plain)
+
+
+def _key(made_of: Any) -> str:
+    return hashlib.sha256(_json(made_of).encode()).hexdigest()[:16]
+
+
+def _content_of(network: nn.Module) -> str:
+    state = b"".join(v.cpu().numpy().tobytes() for v in network.state_dict().values())
+    return hashlib.sha256(state).hexdigest()
+
+
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
@@ -390,5 +327,6 @@ def _tuples(value: Any) -> Any:
 def _said(row: dict[str, Any]) -> str:
     if "distance" in row:
         widths = ", ".join(map(str, row["widths"]))
-        return f"widths {widths}, mean square error to the base {row['distance']:.4f}"
+        cost = f"{priced(row['cost'], row['unit'])}, " if "cost" in row else ""
+        return f"widths {widths}, {cost}mean square error to the base {row['distance']:.4f}"
     return f"{row['weight_bytes']:,} bytes of weights, {row['card']}"

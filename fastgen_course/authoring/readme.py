@@ -82,6 +82,7 @@ FIGURES = {
     "browser.max_abs_difference": "drawn in the page against drawn here: largest difference",
     "browser.wasm_pictures_per_s": "drawn in the page with WASM, one picture at a time",
     "serve.p99_ms": "the served page, 100 visitors a second apart: 99 of 100 wait less than",
+    "course.minutes.total": "all notebooks from top to bottom, one after another",
 }
 
 

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="a small web page that draws captions")
     serve.add_argument("--host", default="127.0.0.1", help="this machine alone unless changed")
     serve.add_argument("--port", type=int, default=8008, help="0 takes a free one")
-    serve.add_argument("--model", default="generator_base", help="shipped weights, or a .onnx file")
+    serve.add_argument("--model", default="student_int8", help="shipped weights, or a .onnx file")
     serve.add_argument("--prefix", default="", help="a path that a proxy puts before the page's")
     serve.add_argument("--workers", type=int, default=1, help="that draw, one thread each")
     serve.add_argument("--batch", type=int, default=16, help="pictures drawn at once under load")

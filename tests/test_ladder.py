@@ -54,6 +54,19 @@ def test_the_ladder_is_the_designs():
     assert needed - set(TRAINERS) <= {"generator_nas"}  # trained by the search
 
 
+def test_the_ablation_names_rows_of_the_ladder_and_leaves_missing_pairs_out():
+    names = {rung.name for rung in (*RUNGS, *CONTROLS)}
+    assert {name for _, *pair in records.ABLATION for name in pair} <= names
+
+    def row(name: str, ms: float, fid: float | None) -> Row:
+        return Row(name, name, "", False, "x", "float32", 1, ms, ms, fid=fid)
+
+    text = records.ablation_table(
+        [row("plain", 90, 30), row("cached", 45, None), row("int8", 1, 9)]
+    )
+    assert text.splitlines()[2:] == ["| the cache | 45 | 90 | 2.00 | - | 30 |"]
+
+
 def test_a_rung_without_weights_is_left_out_with_the_command(place):
     (rung,) = [replace(r, needs=("untrained",)) for r in RUNGS if r.name == "int8"]
     ladder = climb([sleeping("first", 1, ""), rung], place, 1, throughput=False, say=lambda _: None)

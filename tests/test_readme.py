@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fastgen_course.authoring.notebooks import record_total
 from fastgen_course.authoring.readme import (
     FIGURES,
     NOT_RECORDED,
@@ -19,7 +20,7 @@ from fastgen_course.authoring.readme import (
     write_readme,
 )
 from fastgen_course.checkpoints import build_model, save_checkpoint
-from fastgen_course.timing import record
+from fastgen_course.timing import all_results, record
 from tests.helpers_notebooks import good_notebook, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,3 +104,15 @@ def test_the_first_cell_is_read(text, expected, tmp_path):
     notebook = good_notebook()
     notebook.cells[0].source = text
     assert opening(write(tmp_path / "07_trial.ipynb", notebook)) == expected
+
+
+def test_the_whole_courses_minutes_are_recorded_once_every_notebook_has_some(trial):
+    other = trial / "notebooks" / "08_other.ipynb"
+    other.write_bytes(next((trial / "notebooks").glob("07_*.ipynb")).read_bytes())
+    record("course", "course.minutes.07", 1.25, "minutes", spread=None, command="make x")
+    record_total(trial)
+    assert not [row for row in all_results("course") if row.name == "course.minutes.total"]
+    record("course", "course.minutes.08", 0.5, "minutes", spread=None, command="make x")
+    record_total(trial)
+    (total,) = [row for row in all_results("course") if row.name == "course.minutes.total"]
+    assert (total.value, total.extra["notebooks"]) == (1.75, 2)

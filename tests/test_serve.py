@@ -29,7 +29,7 @@ from fastgen_course.runtimes.onnx_export import OnnxModel, export_onnx
 from fastgen_course.serve import model as model_module
 from fastgen_course.serve.app import MAX_BODY_BYTES, Page, make_app
 from fastgen_course.serve.batching import Batcher, Limits, Overloaded
-from fastgen_course.serve.model import ServeError, checked, load_served, pictures, stored_as
+from fastgen_course.serve.model import MODEL, ServeError, checked, load_served, pictures, stored_as
 from fastgen_course.serve.page_files import FOLDER, page_files, told_by_server
 from fastgen_course.serve.server import listen
 from fastgen_course.serve.static import write_static
@@ -453,7 +453,7 @@ def test_the_loopback_is_what_is_listened_on():
     with listen("127.0.0.1", 0) as opened:
         assert opened.getsockname()[0] == "127.0.0.1"
     options = cli._parser().parse_args(["serve"])
-    assert (options.host, options.model, options.prefix) == ("127.0.0.1", "generator_base", "")
+    assert (options.host, options.model, options.prefix) == ("127.0.0.1", MODEL, "")
 
 
 # --- static files --------------------------------------------------------------------------------

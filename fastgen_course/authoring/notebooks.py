@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from fastgen_course.authoring.memory import LIMIT_MB, MemorySampler
 from fastgen_course.authoring.notebook_checks import WIDGET_VIEW, output_problems
 from fastgen_course.files import atomic_write
-from fastgen_course.timing import record
+from fastgen_course.timing import all_results, record
 
 CELL_TIMEOUT_S = 600
 WIDGET_WORDS = "[widget] Run this cell to use it."
@@ -130,6 +130,20 @@ def record_run(run: NotebookRun) -> None:
            spread=None, command=command)  # fmt: skip
 
 
+def record_total(root: Path) -> None:
+    """The minutes of all notebooks of a checkout, each as last recorded, as course.minutes.total.
+
+    Nothing is recorded while one of them has no minutes yet.
+    """
+    rows = {row.name: row for row in all_results("course")}
+    names = [f"course.minutes.{path.stem[:2]}" for path in find_notebooks(root, ())]
+    if all(name in rows for name in names):
+        total = round(sum(rows[name].value for name in names), 2)
+        command = "python -m fastgen_course notebooks --record"
+        record("course", "course.minutes.total", total, "minutes", spread=None,
+               command=command, notebooks=len(names))  # fmt: skip
+
+
 def run_all(root: Path, names: Sequence[str] = (), recorded: bool = False) -> list[NotebookRun]:
     """Re-execute notebooks one after another, print what each took, and record it if asked."""
     runs = []
@@ -140,6 +154,8 @@ def run_all(root: Path, names: Sequence[str] = (), recorded: bool = False) -> li
         if recorded:
             record_run(run)
         runs.append(run)
+    if recorded:
+        record_total(root)
     return runs
 
 

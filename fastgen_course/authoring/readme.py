@@ -54,6 +54,10 @@ FIGURES = {
     "flow.one_step_speedup": "a flow's one-step form against fifty guided steps, one picture",
     "flow.one_step_fid_ratio": "the same: FID, one over fifty",
     "hardware.fp32_peak_share": "GENERATOR_BASE, batch 64: share of the machine's peak",
+    "nas.speedup": "a searched generator against GENERATOR_BASE, one picture",
+    "nas.fid_ratio": "the same: FID, after over before",
+    "nas.evolution_p_value": "that evolution finds no better front than random search: p",
+    "nas.latency_within_10_percent": "unseen networks whose predicted ms is right within noise",
     "pruning.macs_reduction": "GENERATOR_BASE with fewer channels: products, before over after",
     "pruning.speedup": "the same: ms of 64 pictures, before over after",
     "pruning.fid_ratio": "the same: FID, after over before",
@@ -78,6 +82,7 @@ FIGURES = {
     "browser.max_abs_difference": "drawn in the page against drawn here: largest difference",
     "browser.wasm_pictures_per_s": "drawn in the page with WASM, one picture at a time",
     "serve.p99_ms": "the served page, 100 visitors a second apart: 99 of 100 wait less than",
+    "course.minutes.total": "all notebooks from top to bottom, one after another",
 }
 
 
@@ -103,10 +108,12 @@ def opening(path: Path) -> tuple[str, str, str]:
 
     text = nbformat.read(path, as_version=4).cells[0].source
     title = re.sub(r"^#\s*(?:\d\d\s*[·:.-]*\s*)?", "", text.splitlines()[0]).strip()
-    body = re.sub(r"[*_`]", "", "\n".join(text.splitlines()[1:]))
+    body = "\n".join(text.splitlines()[1:])
+    bold = re.search(r"\*\*([^*]+\?)\*\*", body)  # a question of several sentences
+    body = re.sub(r"[*_`]", "", body)
     body = re.sub(r"!?\[[^\]]*\]\([^)]*\)", "", body)
     asked = re.search(r"(?:^|[.:!]\s+|\n\s*)((?:[^.:!?\n]|\n(?!\n))+\?)", body)
-    question = " ".join(asked.group(1).split()) if asked else ""
+    question = " ".join((bold or asked).group(1).split()) if bold or asked else ""
     sitting = re.search(r"\d+(?:\s*(?:to|-|–)\s*\d+)?\s*minutes", body)
     return title, question, " ".join(sitting.group().split()) if sitting else ""
 

@@ -39,7 +39,6 @@ def ladder_figure(rows: Sequence[Row]) -> Figure:
     handles = [Patch(color=COLOURS[k], label=CHANGES[k]) for k in CHANGES if k in kinds]
     handles.append(Patch(color=CONTROL, label="control"))
     axis.legend(handles=handles, fontsize=8, loc="lower right")
-    figure.tight_layout()
     return figure
 
 
@@ -59,7 +58,6 @@ def split_figure(factors: dict[str, float]) -> Figure:
     axis.set_xlabel("times fewer milliseconds than the first rung")
     handles = [Patch(color=COLOURS[k], label=CHANGES[k]) for k in factors]
     axis.legend(handles=handles, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
-    figure.tight_layout()
     return figure
 
 
@@ -78,7 +76,6 @@ def quality_figure(rows: Sequence[Row]) -> Figure:
     axis.set_xscale("log")
     axis.set_xlabel("milliseconds a picture, batch 1")
     axis.set_ylabel("FID (smaller is better)")
-    figure.tight_layout()
     return figure
 
 

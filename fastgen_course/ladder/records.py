@@ -188,6 +188,18 @@ def recorded_rows() -> dict[str, Any]:
 
 # --- as text --------------------------------------------------------------------------------------
 
+# What is left out, the row with it and the row without it, which differ in nothing else.
+ABLATION: tuple[tuple[str, str, str], ...] = (
+    ("the cache", "cached", "plain"),
+    ("a network of one step (the masked model in eight)", "base_onnx", "masked_onnx"),
+    ("the runtime (PyTorch, eager)", "student_pruned", "student_eager"),
+    ("distilling and pruning (GENERATOR_BASE in int8)", "int8_openvino", "base_int8"),
+    ("pruning", "student_pruned", "student"),
+    ("int8 (float32)", "int8_openvino", "float_lean"),
+    ("the table of words, bytes in the graph", "int8_lean", "int8"),
+    ("the second runtime (ONNX Runtime)", "int8_openvino", "int8_lean"),
+)
+
 COLUMNS = (
     "ms", "p90", f"pictures/s (1 or {BATCH})", "parameters", "MACs", "bytes", "FID", "exact",
     "garment", "held-out", "recall", "of peak", "to first", "to previous",
@@ -259,4 +271,22 @@ def markdown_table(rows: Sequence[Row]) -> str:
             f"{_number(row.speedup_to_first, '{:.4g}x')} | {_number(row.fid)} | {exact} | "
             f"{_thousands(row.bytes)} |"
         )
+    return "\n".join(lines)
+
+
+def ablation_table(rows: Sequence[Row]) -> str:
+    """Each technique taken away by itself, as Markdown; pairs with a row missing are left out."""
+    by_name = {row.name: row for row in rows}
+    lines = [
+        "| without | ms with it | ms without it | times | FID with it | FID without it |",
+        "|---|---|---|---|---|---|",
+    ]
+    for words, name, other in ABLATION:
+        if {name, other} <= by_name.keys():
+            ours, theirs = by_name[name], by_name[other]
+            lines.append(
+                f"| {words} | {_number(ours.batch1_ms)} | {_number(theirs.batch1_ms)} | "
+                f"{theirs.batch1_ms / ours.batch1_ms:.2f} | {_number(ours.fid)} | "
+                f"{_number(theirs.fid)} |"
+            )
     return "\n".join(lines)

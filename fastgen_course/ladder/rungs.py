@@ -347,6 +347,11 @@ CONTROLS: tuple[Rung, ...] = (
         OWN + "base_int8",
     ),
     Rung(
+        "float_lean", "the last rung in float32", "", ("student_pruned",),
+        delivered("student_pruned", "openvino", "transposed"), "openvino", control=True,
+        quality=OWN + "student_pruned",
+    ),
+    Rung(
         "student_eager", "the pruned student, eager", "", ("student_pruned",),
         eager("student_pruned"), control=True, quality=OWN + "student_pruned",
     ),

@@ -24,7 +24,7 @@ from fastgen_course.datasets.captions import SLOTS, Attributes, encode_words, is
 from fastgen_course.language.caption_edit import edit_caption
 from fastgen_course.language.edits import RULES
 from fastgen_course.metrics.silhouette import intersection_over_union, silhouettes
-from fastgen_course.serve.model import Served, load_served, stored_as
+from fastgen_course.serve.model import MODEL, Served, load_served, stored_as
 from fastgen_course.timing import record
 
 COMMAND = "python -m fastgen_course.serve.kept"
@@ -84,12 +84,12 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="generator_base", help="shipped weights or a .onnx file")
+    parser.add_argument("--model", default=MODEL, help="shipped weights or a .onnx file")
     parser.add_argument("--captions", type=int, default=CAPTIONS, help="fewer are a try")
     options = parser.parse_args(arguments)
     served = load_served(options.model)
     kept = measure_kept(served, options.captions)
-    changed = "" if options.model == "generator_base" else f" --model {options.model}"
+    changed = "" if options.model == MODEL else f" --model {options.model}"
     for name, values in {"same": kept.same_noise, "fresh": kept.fresh_noise}.items():
         low, high = _interval(values)
         print(f"{name} noise: outlines overlap by {values.mean():.3f} [{low:.3f}, {high:.3f}]")

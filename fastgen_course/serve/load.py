@@ -33,7 +33,7 @@ import psutil
 from fastgen_course.datasets.captions import SLOTS, Attributes, render
 from fastgen_course.serve.batching import Limits
 from fastgen_course.serve.client import Answer, Connection
-from fastgen_course.serve.model import Served, ServeError, load_served, stored_as
+from fastgen_course.serve.model import MODEL, Served, ServeError, load_served, stored_as
 from fastgen_course.serve.wire import MAX_SEED
 from fastgen_course.timing import Percentile, Stopwatch, percentile, record
 from fastgen_course.timing.thread_experiment import cores_taken
@@ -287,7 +287,7 @@ def keep(name: str, report: Report, served: Served, clients: int, command: str) 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Load the server as the command line says; 1 when an error happened."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="generator_base", help="shipped weights or a .onnx file")
+    parser.add_argument("--model", default=MODEL, help="shipped weights or a .onnx file")
     parser.add_argument("--clients", type=int, default=CLIENTS, help="visitors at once")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="below 60 is a try")
     parser.add_argument("--only", choices=BATCHES, help="with batching, or without")
@@ -295,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seconds <= 0 or options.clients < 1:
         parser.error("--seconds and --clients must be above 0.")
     kept = options.seconds >= SECONDS
-    given = {"model": "generator_base", "clients": CLIENTS, "seconds": SECONDS}
+    given = {"model": MODEL, "clients": CLIENTS, "seconds": SECONDS}
     changed = [f" --{k} {getattr(options, k):g}" if k != "model" else f" --model {options.model}"
                for k, usual in given.items() if getattr(options, k) != usual]  # fmt: skip
     served = load_served(options.model)

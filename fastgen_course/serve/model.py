@@ -59,6 +59,9 @@ class Served:
         return torch.cat(rows).numpy()
 
 
+MODEL = "student_int8"  # the ladder's last network
+
+
 def load_served(name: str) -> Served:
     """The model `name` as an ONNX file: a path that ends in .onnx, or the name of shipped weights.
 

@@ -17,7 +17,7 @@ import uvicorn
 from fastgen_course.language.edits import RULES, load_reader
 from fastgen_course.serve.app import Page, checked_prefix, make_app
 from fastgen_course.serve.batching import Limits
-from fastgen_course.serve.model import ServeError, load_served
+from fastgen_course.serve.model import MODEL, ServeError, load_served
 
 PORT = 8008
 STOP_SECONDS = 10
@@ -25,7 +25,7 @@ HEADER_BYTES = 16 << 10
 
 
 def serve(
-    model: str = "generator_base",
+    model: str = MODEL,
     host: str = "127.0.0.1",
     port: int = PORT,
     prefix: str = "",

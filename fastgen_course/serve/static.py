@@ -7,14 +7,14 @@ from pathlib import Path
 from fastgen_course.files import atomic_write
 from fastgen_course.runtimes import browser_bundle
 from fastgen_course.runtimes.browser_bundle import ABSENT, BUILD, bundle_fault
-from fastgen_course.serve.model import ServeError, load_served
+from fastgen_course.serve.model import MODEL, ServeError, load_served
 from fastgen_course.serve.page_files import page_files, told_by_files
 
 MODEL_FILE = "model.onnx"
 MARK = "page.json"  # written last: a folder that has it is whole, and ours to write anew
 
 
-def write_static(folder: Path | str, model: str = "generator_base") -> dict[str, int]:
+def write_static(folder: Path | str, model: str = MODEL) -> dict[str, int]:
     """Write the page, ONNX Runtime Web and the model into `folder`; each file's bytes.
 
     Args:

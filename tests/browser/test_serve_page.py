@@ -7,7 +7,7 @@ timed with its own button and the figure is recorded:
     FASTGEN_RECORD=1 python -m pytest tests/browser/test_serve_page.py -k static
 
 takes half a minute and belongs on an otherwise idle machine. FASTGEN_SERVE_MODEL names another
-model than generator_base.
+model than the one served by default.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from fastgen_course import cli
 from fastgen_course.datasets.captions import encode_words
 from fastgen_course.runtimes.browser_bundle import bundle_fault
 from fastgen_course.serve.model import CAPTION, load_served, pictures, stored_as
+from fastgen_course.serve.model import MODEL as SHIPPED
 from fastgen_course.timing import record
 from tests.browser.lab import PATIENCE_MS, LabPage, launch, require_chromium
 from tests.helpers_serve import served
 
 COMMAND = "FASTGEN_RECORD=1 python -m pytest tests/browser/test_serve_page.py -k static"
 RECORDING = os.environ.get("FASTGEN_RECORD") == "1"
-MODEL = os.environ.get("FASTGEN_SERVE_MODEL", "generator_base")
+MODEL = os.environ.get("FASTGEN_SERVE_MODEL", SHIPPED)
 
 
 @pytest.fixture(scope="module")

@@ -169,19 +169,23 @@ def test_the_table_knows_every_layer_of_the_space_and_adds_them_up():
     layers = space_layers()
     for config in SPACE.samples(40, seed=1):
         assert {key_of(layer) for layer in config.layers().values()} <= layers.keys()
-    table = LatencyTable(dict.fromkeys(layers, 0.02), [(0, 0.0), (400, 0.04)])
+    entries = {key: 0.01 + layer.macs / 1e8 for key, layer in layers.items()}
+    table = LatencyTable(entries, [(0, 0.0), (400, 0.04)])
     configs = list(SPACE.samples(12, seed=2))
-    ms = [0.3 - 0.005 * len(table.parts(c)) + sum(table.parts(c).values()) for c in configs]
-    table.fit(configs, ms)
-    assert [table(c) for c in configs] == pytest.approx(ms)
+    ms = [0.3 - 0.005 * len(table.parts(c)) + 0.6 * sum(table.parts(c).values()) for c in configs]
+    for _ in range(2):  # a fitted table is fitted again alike
+        table.fit(configs, ms)
+        assert [table(c) for c in configs] == pytest.approx(ms)
+        assert table.factor == pytest.approx(0.6) and table.layer_ms == pytest.approx(-0.005)
     with pytest.raises(ArchitectureError, match="not in the latency table"):
         table(Architecture())
-    with pytest.raises(ArchitectureError, match="at least 3 networks"):
-        table.fit(configs[:2], ms[:2])
+    with pytest.raises(ArchitectureError, match="at least 4 networks"):
+        table.fit(configs[:3], ms[:3])
 
 
 def test_a_saved_table_predicts_the_same(tmp_path):
-    table = LatencyTable(dict.fromkeys(space_layers(), 0.02), [(0, 0.0), (400, 0.04)], 0.1, -0.01)
+    table = LatencyTable(dict.fromkeys(space_layers(), 0.02), [(0, 0.0), (400, 0.04)], 0.1, -0.01,
+                         0.7)  # fmt: skip
     table.extra = {"base_ms": 1.2}
     table.save(tmp_path / "t.json")
     again = LatencyTable.load(tmp_path / "t.json")

@@ -61,10 +61,8 @@ def cost_in(space: SearchSpace, latency: Predictor | None = None) -> Cost:
     base = latency.extra.get("base_ms", 0.0)
     if base <= 0:
         return _macs("the latency table does not say what GENERATOR_BASE takes (base_ms)")
-    # Entries are of graphs written by hand, base_ms of an exported one. Where exported graphs are
-    # slower than written ones, the limit is set that much lower.
-    base /= max(1.0, latency.extra.get("exported_over_written", 1.0))
-    source = [base, latency.constant_ms, latency.layer_ms, latency.modulation, latency.entries]
+    constants = [latency.constant_ms, latency.layer_ms, latency.factor]
+    source = [base, *constants, latency.modulation, latency.entries]
     return Cost(latency, "ms", base, source)
 
 

@@ -1,14 +1,19 @@
 """A latency table: milliseconds of every layer, measured once; a network's are their sum.
 
-ONNX Runtime, float32, one thread, batch 1. A layer timed alone pays for a call of its own, and in a
-network neighbours share layouts; two constants, fitted on a few whole networks, set that right: one
-for the network (caption encoder, the call) and one for each layer.
+ONNX Runtime, float32, one thread, batch 1. All graphs are timed in turn, round by round, so that a
+slow spell of the machine falls on all alike, and each timed call comes right after untimed ones of
+the same graph: one that finds the caches full of another's numbers takes half as long again.
+
+A layer timed alone pays for a call of its own and for its map's change into the runtime's layout
+and back; in a network it has less of the caches. Three constants, fitted on a few whole networks
+that were timed in the same rounds, set that right: one for the network (caption encoder, the call),
+one for each layer, and a factor of the layers' own milliseconds.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +37,8 @@ from fastgen_course.search.space import SPACE, SearchSpace
 from fastgen_course.timing import compare
 
 CAPTION = "a small red sneaker on a white background, sketch style"
-CHUNK = 12  # what is timed in turn
-REPEATS = 60
+BEFORE_EACH = 3  # untimed calls before a timed one
+REPEATS = 60  # rounds
 
 
 def key_of(layer: Layer) -> str:
@@ -71,16 +76,18 @@ class LatencyTable:
         entries: by `key_of`.
         modulation: (channels, ms) of the modulation's linear layer, in between by a line.
         constant_ms, layer_ms: added once, and for each layer (a call's own cost, so below 0).
+        factor: a layer's milliseconds among its neighbours over those measured alone.
     """
 
     entries: dict[str, float]
     modulation: list[tuple[int, float]]
     constant_ms: float = 0.0
     layer_ms: float = 0.0
+    factor: float = 1.0
     extra: dict[str, Any] = field(default_factory=dict)
 
     def parts(self, config: Architecture) -> dict[str, float]:
-        """Milliseconds of each layer of an architecture, as measured alone.
+        """Milliseconds of each layer of an architecture: those measured alone, times `factor`.
 
         Raises ArchitectureError for a layer that was not measured.
         """
@@ -91,9 +98,10 @@ class LatencyTable:
                 raise ArchitectureError(
                     f"{name} ({key}) is not in the latency table; measure it with time_layers(...)."
                 )
-            found[name] = self.entries[key]
+            found[name] = self.factor * self.entries[key]
         channels, ms = zip(*self.modulation, strict=True)
-        found["modulation"] = float(np.interp(sum(config.modulated.values()), channels, ms))
+        width = sum(config.modulated.values())
+        found["modulation"] = self.factor * float(np.interp(width, channels, ms))
         return found
 
     def __call__(self, config: Architecture) -> float:
@@ -102,26 +110,28 @@ class LatencyTable:
         return self.constant_ms + self.layer_ms * len(parts) + sum(parts.values())
 
     def fit(self, configs: Sequence[Architecture], ms: Sequence[float]) -> None:
-        """Set the two constants by least squares of the *relative* error on measured networks.
+        """Set the three constants by least squares of the *relative* error on measured networks.
 
-        Raises ArchitectureError for fewer than three.
+        Raises ArchitectureError for fewer than four.
         """
-        if len(configs) < 3:
+        if len(configs) < 4:
             raise ArchitectureError(
-                f"fitting two constants needs at least 3 networks, got {len(configs)}."
+                f"fitting three constants needs at least 4 networks, got {len(configs)}."
             )
+        self.factor = 1.0
         parts = [self.parts(c) for c in configs]
-        ms = np.asarray(ms)
-        a = np.array([[1.0, len(p)] for p in parts]) / ms[:, None]
-        b = (ms - np.array([sum(p.values()) for p in parts])) / ms
-        self.constant_ms, self.layer_ms = map(float, np.linalg.lstsq(a, b, rcond=None)[0])
+        rows = np.array([[1.0, len(p), sum(p.values())] for p in parts])
+        weight = 1 / np.asarray(ms)
+        fitted = np.linalg.lstsq(rows * weight[:, None], np.ones(len(parts)), rcond=None)[0]
+        self.constant_ms, self.layer_ms, self.factor = map(float, fitted)
 
     def save(self, path: Path | None = None) -> None:
         """Write data/search/latency.json."""
         rows = {
             "entries_ms": {k: round(v, 6) for k, v in self.entries.items()},
             "modulation_ms": [[c, round(v, 6)] for c, v in self.modulation],
-            "constant_ms": self.constant_ms, "layer_ms": self.layer_ms, **self.extra,
+            "constant_ms": self.constant_ms, "layer_ms": self.layer_ms, "factor": self.factor,
+            **self.extra,
         }  # fmt: skip
         write_json(path or data_path("search", "latency.json"), rows)
 
@@ -130,36 +140,8 @@ class LatencyTable:
         """The recorded table. Raises `DataFileError` where there is none."""
         rows = read_json(path or data_path("search", "latency.json"))
         modulation = [(int(c), float(v)) for c, v in rows.pop("modulation_ms")]
-        return cls(
-            rows.pop("entries_ms"), modulation, rows.pop("constant_ms"), rows.pop("layer_ms"), rows
-        )
-
-
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _time_graphs(
-    graphs: Sequence[tuple[str, Callable[[Path], tuple[Path, list[np.ndarray]]]]],
-    repeats: int,
-    chunk: int = CHUNK,
-) -> dict[str, float]:
-    """Median milliseconds of each graph; a chunk of them at a time, in turn."""
-    found = {}
-    for part in _chunks(graphs, chunk):
-        with tempfile.TemporaryDirectory() as folder:
-            calls = {}
-            for index, (key, write) in enumerate(part):
-                path, inputs = write(Path(folder) / f"{index}.onnx")
-                runner = OnnxModel(path)
-                calls[key] = lambda runner=runner, inputs=inputs: runner(*inputs)
-            rows = compare(
-                calls, warmup=3, min_repeats=repeats, min_seconds=0, max_seconds=60, threads=1,
-                device="cpu",
-            )  # fmt: skip
-            found |= {key: row.median_ms for key, row in rows.items()}
-    return found
+        constants = [rows.pop(name) for name in ("constant_ms", "layer_ms", "factor")]
+        return cls(rows.pop("entries_ms"), modulation, *constants, rows)
 
 
 def _arrays(shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
@@ -167,50 +149,54 @@ def _arrays(shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
     return [source.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
-def time_layers(layers: dict[str, Layer], repeats: int = REPEATS) -> dict[str, float]:
-    """Milliseconds of each layer by itself."""
-
-    def job(layer: Layer):  # type: ignore[no-untyped-def]
-        def write(path: Path) -> tuple[Path, list[np.ndarray]]:
-            written, shapes = write_layer(layer, path)
-            return written, _arrays(shapes)
-
-        return write
-
-    return _time_graphs([(k, job(layer)) for k, layer in layers.items()], repeats, 4 * CHUNK)
+Job = tuple[str, Callable[[Path], tuple[Path, list[np.ndarray]]]]
 
 
-def time_modulation(channels: Sequence[int], repeats: int = REPEATS) -> list[tuple[int, float]]:
-    """Milliseconds of the modulation's linear layer for so many channels in all."""
+def _time_graphs(jobs: Sequence[Job], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each graph, all of them in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        calls = {}
+        for index, (key, write) in enumerate(jobs):
+            path, inputs = write(Path(folder) / f"{index}.onnx")
+            runner = OnnxModel(path)
+            calls[key] = lambda runner=runner, inputs=inputs: runner(*inputs)
+        rows = compare(
+            calls, warmup=3, min_repeats=repeats, min_seconds=0, max_seconds=300, threads=1,
+            device="cpu", before_each=BEFORE_EACH,
+        )  # fmt: skip
+        return {key: row.median_ms for key, row in rows.items()}
 
-    def job(count: int):  # type: ignore[no-untyped-def]
-        def write(path: Path) -> tuple[Path, list[np.ndarray]]:
-            written, shapes = write_modulation(Architecture().condition, count, path)
-            return written, _arrays(shapes)
 
-        return write
+def _layer_job(layer: Layer) -> Job:
+    def write(path: Path) -> tuple[Path, list[np.ndarray]]:
+        written, shapes = write_layer(layer, path)
+        return written, _arrays(shapes)
 
-    found = _time_graphs([(str(c), job(c)) for c in channels], repeats)
-    return [(c, found[str(c)]) for c in channels]
+    return key_of(layer), write
 
 
-def time_networks(
-    configs: Sequence[Architecture], repeats: int = REPEATS, chunk: int = CHUNK
-) -> list[float]:
-    """Milliseconds of whole networks at batch 1, their weights fresh (milliseconds do not care)."""
+def _modulation_job(channels: int) -> Job:
+    def write(path: Path) -> tuple[Path, list[np.ndarray]]:
+        written, shapes = write_modulation(Architecture().condition, channels, path)
+        return written, _arrays(shapes)
+
+    return f"modulation {channels}", write
+
+
+def _network_job(name: str, config: Architecture) -> Job:
     words = encode_words([CAPTION]).numpy()
 
-    def job(config: Architecture):  # type: ignore[no-untyped-def]
-        def write(path: Path) -> tuple[Path, list[np.ndarray]]:
-            noise = _arrays([(1, config.noise)])
-            return write_network(SearchedGenerator(config).eval(), path), [*noise, words]
+    def write(path: Path) -> tuple[Path, list[np.ndarray]]:
+        noise = _arrays([(1, config.noise)])
+        return write_network(SearchedGenerator(config).eval(), path), [*noise, words]
 
-        return write
+    return name, write
 
-    keys = [str(i) for i in range(len(configs))]
-    jobs = [(k, job(c)) for k, c in zip(keys, configs, strict=True)]
-    found = _time_graphs(jobs, repeats, chunk)
-    return [found[k] for k in keys]
+
+def time_networks(configs: Sequence[Architecture], repeats: int = REPEATS) -> list[float]:
+    """Milliseconds of whole networks at batch 1, their weights fresh (milliseconds do not care)."""
+    found = _time_graphs([_network_job(str(i), c) for i, c in enumerate(configs)], repeats)
+    return [found[str(i)] for i in range(len(configs))]
 
 
 @dataclass(frozen=True)
@@ -219,7 +205,8 @@ class Validation:
 
     Attributes:
         errors: |predicted - measured| / measured, one a network.
-        repeat_errors: |first - second| / mean of two measurements of the same network.
+        repeat_errors: how far a network's second measurement is from its first; the median ratio of
+            all, by which the machine's own speed has changed meanwhile, is divided out.
         allowed: 0.1, or twice the median repeat error if that is larger.
     """
 
@@ -239,24 +226,41 @@ class Validation:
 
 
 def validate(
-    table: LatencyTable, configs: Sequence[Architecture], repeats: int = REPEATS
+    table: LatencyTable,
+    configs: Sequence[Architecture],
+    measured: Sequence[float],
+    again: Sequence[float],
 ) -> Validation:
-    """Measure networks twice, the second time after all of the first, and predict them."""
-    first = np.array(time_networks(configs, repeats))
-    second = np.array(time_networks(configs, repeats))
-    measured, predicted = (first + second) / 2, np.array([table(c) for c in configs])
+    """Hold a table's predictions against measured networks, and these against a second time."""
+    predicted, first = np.array([table(c) for c in configs]), np.asarray(measured)
+    ratio = np.asarray(again) / first
     return Validation(
         *(tuple(map(float, x)) for x in (
-            predicted, measured, abs(predicted - measured) / measured,
-            abs(first - second) / measured,
+            predicted, first, abs(predicted - first) / first, abs(ratio / np.median(ratio) - 1),
         ))
     )  # fmt: skip
 
 
-def measure_table(space: SearchSpace = SPACE, repeats: int = REPEATS) -> LatencyTable:
-    """Time every layer of a space; about a minute on an idle core. `fit` it before use."""
+def measure_table(
+    space: SearchSpace, configs: Sequence[Architecture], repeats: int = REPEATS
+) -> tuple[LatencyTable, list[float]]:
+    """Time every layer of a space and, in the same rounds, whole networks: a minute.
+
+    Returns (the table, not yet fitted; milliseconds of `configs`).
+    """
     least = sum(min(space.widths[n]) for n in MODULATED if n not in CONVS)
     most = sum(max(space.widths[n]) for n in MODULATED)
     channels = sorted({4 * round(c / 4) for c in np.linspace(least, most, 8)})
-    return LatencyTable(time_layers(space_layers(space), repeats),
-                        time_modulation(channels, repeats))  # fmt: skip
+    layers = space_layers(space)
+    found = _time_graphs(
+        [
+            *map(_layer_job, layers.values()),
+            *map(_modulation_job, channels),
+            *(_network_job(str(i), c) for i, c in enumerate(configs)),
+        ],
+        repeats,
+    )
+    table = LatencyTable(
+        {key: found[key] for key in layers}, [(c, found[f"modulation {c}"]) for c in channels]
+    )
+    return table, [found[str(i)] for i in range(len(configs))]

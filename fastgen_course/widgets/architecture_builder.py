@@ -50,7 +50,7 @@ def layers_figure(
         if measured is not None:
             axis.plot(measured[row], row, "D", color=PALETTE[1], ms=5, mec="white")
     axis.set(yticks=range(len(configs)), yticklabels=[name for name, _ in configs],
-             xlabel="ms alone; line: predicted for the network"
+             xlabel="ms by layer; line: predicted for the network"
              + ("; diamond: measured" if measured is not None else ""))  # fmt: skip
     axis.invert_yaxis()
     for index, name in enumerate(names):

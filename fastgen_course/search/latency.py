@@ -152,7 +152,9 @@ def _arrays(shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
 Job = tuple[str, Callable[[Path], tuple[Path, list[np.ndarray]]]]
 
 
-def _time_graphs(jobs: Sequence[Job], repeats: int) -> dict[str, float]:
+def _time_graphs(
+    jobs: Sequence[Job], repeats: int, before_each: int = BEFORE_EACH
+) -> dict[str, float]:
     """Median milliseconds of each graph, all of them in turn."""
     with tempfile.TemporaryDirectory() as folder:
         calls = {}
@@ -162,7 +164,7 @@ def _time_graphs(jobs: Sequence[Job], repeats: int) -> dict[str, float]:
             calls[key] = lambda runner=runner, inputs=inputs: runner(*inputs)
         rows = compare(
             calls, warmup=3, min_repeats=repeats, min_seconds=0, max_seconds=300, threads=1,
-            device="cpu", before_each=BEFORE_EACH,
+            device="cpu", before_each=before_each,
         )  # fmt: skip
         return {key: row.median_ms for key, row in rows.items()}
 
@@ -193,9 +195,12 @@ def _network_job(name: str, config: Architecture) -> Job:
     return name, write
 
 
-def time_networks(configs: Sequence[Architecture], repeats: int = REPEATS) -> list[float]:
+def time_networks(
+    configs: Sequence[Architecture], repeats: int = REPEATS, before_each: int = BEFORE_EACH
+) -> list[float]:
     """Milliseconds of whole networks at batch 1, their weights fresh (milliseconds do not care)."""
-    found = _time_graphs([_network_job(str(i), c) for i, c in enumerate(configs)], repeats)
+    jobs = [_network_job(str(i), c) for i, c in enumerate(configs)]
+    found = _time_graphs(jobs, repeats, before_each)
     return [found[str(i)] for i in range(len(configs))]
 
 

@@ -89,6 +89,8 @@ def test_rungs_are_timed_in_turn_and_the_factors_multiply_to_the_whole(place):
     ratios = three_ratios(ladder)
     assert ratios["algorithm"] * ratios["system"] == pytest.approx(ratios["end_to_end"])
     assert ratios["end_to_end_best_batch"] > 1
+    unmeasured = three_ratios(replace(ladder, throughput=False))
+    assert unmeasured == {k: v for k, v in ratios.items() if not k.endswith("_best_batch")}
     assert "sleeps 8 ms" in measuring.split_sentence(ladder)
     text = command.describe(ladder)
     assert text.index("control rows") < text.index("sleeps 2 ms")

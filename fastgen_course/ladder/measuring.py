@@ -70,11 +70,15 @@ class Row:
 
 @dataclass
 class Ladder:
-    """What was measured: rows in order, timings at batch 1, and why the others are left out."""
+    """What was measured: rows in order, timings at batch 1, and why the others are left out.
+
+    `throughput`: whether BATCH pictures at once were timed too.
+    """
 
     rows: list[Row]
     timings: Comparison
     left_out: list[str]
+    throughput: bool = True
 
     def row(self, name: str) -> Row | None:
         """A row by name, None where it was left out."""
@@ -244,7 +248,7 @@ def climb(
     _ratios(rows, timings)
     if throughput:
         _throughput(rows, {rung.name: rung for rung in chosen}, folder, say)
-    return Ladder(rows, timings, left_out)
+    return Ladder(rows, timings, left_out, throughput)
 
 
 def _ratios(rows: list[Row], timings: Comparison) -> None:
@@ -294,7 +298,7 @@ def split_sentence(ladder: Ladder) -> str:
 
 
 def three_ratios(ladder: Ladder) -> dict[str, float]:
-    """Algorithm, system and end to end at batch 1, and end to end at the best batch.
+    """Algorithm, system and end to end at batch 1 and, where it was timed, at the best batch.
 
     Between the first rung and the last stands the last network in the first one's runtime and
     precision (eager, float32): from the first to it only the algorithm changes, from it to the last
@@ -302,13 +306,14 @@ def three_ratios(ladder: Ladder) -> dict[str, float]:
     """
     first, last = ladder.rungs[0], ladder.rungs[-1]
     found = {"end_to_end": first.batch1_ms / last.batch1_ms}
-    if first.images_per_s and last.images_per_s:
+    best_batch = ladder.throughput and first.images_per_s and last.images_per_s
+    if best_batch:
         found["end_to_end_best_batch"] = last.images_per_s / first.images_per_s
     middle = ladder.row("student_eager")
     if middle is not None:
         found["algorithm"] = first.batch1_ms / middle.batch1_ms
         found["system"] = middle.batch1_ms / last.batch1_ms
-        if middle.images_per_s and first.images_per_s:
+        if best_batch and middle.images_per_s:
             found["algorithm_best_batch"] = middle.images_per_s / first.images_per_s
             found["system_best_batch"] = last.images_per_s / middle.images_per_s
     return found

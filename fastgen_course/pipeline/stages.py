@@ -72,6 +72,7 @@ class Pipeline:
         architecture, None for the recorded table; say: told of progress."""
         self.recipe, self.say, self.command = recipe, say, command
         self.latency = latency
+        self._said: set[str] = set()  # keys of stages that were told of
         self.folder = data_path("runs", "pipeline") if folder is None else folder
         self.base = (load_model(BASE) if base is None else base).eval()
         self.judge = load_model("judge_train") if judge is None else judge
@@ -184,7 +185,8 @@ class Pipeline:
         path = self.folder / f"{name}-{key}.json"
         if path.is_file():
             row = read_json(path)
-            self.say(f"{name}: made already, in {row['seconds'] / 60:.1f} minutes")
+            if key not in self._said:  # a later stage asks for all before it, each time
+                self.say(f"{name}: made already, in {row['seconds'] / 60:.1f} minutes")
         else:
             self.say(f"{name}: working")
             start = time.perf_counter()
@@ -192,8 +194,8 @@ class Pipeline:
             row |= {"key": key, "seconds": time.perf_counter() - start}
             write_json(path, row)
             self.say(f"{name}: {row['seconds'] / 60:.1f} minutes, {_said(row)}")
-        tuples = {k: _tuples(v) for k, v in row.items()}
-        return kind(**tuples)
+        self._said.add(key)
+        return kind(**{k: _tuples(v) for k, v in row.items()})
 
     def _content(self, source: str) -> str:
         """The hash of a file that a stage made; other words as they are."""

@@ -110,10 +110,32 @@ def test_the_finalists_table_holds_what_was_measured():
 
 
 def test_ranks_are_drawn_as_recorded():
-    note(KEEP, "rank_correlation", 0.5, "Spearman's rho", "alone", networks=3,
-         shared=[1.0, 2.0, 3.0], alone=[1.0, 3.0, 2.0])  # fmt: skip
-    assert len(figures.plot_ranks().axes[0].collections[0].get_offsets()) == 3
-    assert "rank correlation 0.50" in figures.describe_ranks()
+    shared, alone, fids = [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0], [20.0, 30.0, 40.0, 50.0]
+    for index, fid in enumerate(fids):
+        note(KEEP, f"short_fid.random_{index}", fid, "FID", "shorts", predicted=0.3,
+             macs=10 - index)  # fmt: skip
+    note(KEEP, "rank_correlation", 0.8, "Spearman's rho", "alone", networks=4, shared=shared,
+         alone=alone)  # fmt: skip
+    left, right = figures.plot_ranks().axes
+    assert left.collections[0].get_offsets()[:, 1].tolist() == alone
+    assert right.collections[0].get_offsets()[:, 1].tolist() == fids
+    assert "rank correlation 0.80; right the FID of their finetuned slice, 1.00" in (
+        figures.describe_ranks()
+    )
+    rho = {words: (value, low, high) for words, value, low, high in figures.rank_rows()}
+    value, low, high = rho["slice, training from fresh weights"]
+    # Fisher: tanh(atanh(0.8) -+ 1.96 / sqrt(4 - 3)) = tanh(1.0986 -+ 1.96)
+    assert (value, low, high) == pytest.approx((0.8, -0.6967, 0.9956), abs=1e-3)
+    assert rho["fewer MACs, FID of the finetuned slice"][0] == pytest.approx(1.0)
+
+
+def test_a_finalist_is_held_against_the_width_sweep_of_its_fid():
+    for width, ms, fid in ((250, 0.1, 40.0), (500, 0.3, 20.0)):
+        note(KEEP, f"short_fid.width_{width}", fid, "FID", "shorts", predicted=ms)
+    note(KEEP, "short_fid.finalist_0", 800**0.5, "FID", "shorts", predicted=0.1)
+    note(KEEP, "short_fid.finalist_1", 50.0, "FID", "shorts", predicted=0.1)  # no such in the sweep
+    ((name, times),) = figures.over_width_sweep()  # 0.2 ms halfway, on the logarithm of FID
+    assert name == "finalist_0" and times == pytest.approx(2.0)
 
 
 # --- the builder --------------------------------------------------------------------------------

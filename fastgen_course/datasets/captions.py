@@ -275,16 +275,21 @@ def _join(*parts: str) -> str:
 # --- tensors -----------------------------------------------------------------------------------
 
 
-def encode_words(captions: Sequence[str]) -> torch.Tensor:
-    """Captions as word numbers: int64 (B, MAX_WORDS), 0 after the last word.
+def word_numbers(captions: Sequence[str]) -> list[list[int]]:
+    """Captions as MAX_WORDS word numbers each, 0 after the last word.
 
     Raises `CaptionError` as `parse` does for words, and for no captions at all.
     """
     if len(captions) == 0:
         raise CaptionError("there is no caption; give at least one.")
     rows = [[_WORD_INDEX[word] for word in _words(caption)] for caption in captions]
+    return [row + [0] * (MAX_WORDS - len(row)) for row in rows]
+
+
+def encode_words(captions: Sequence[str]) -> torch.Tensor:
+    """`word_numbers` as int64 (B, MAX_WORDS)."""
     # One tensor at the end: making and filling one a row takes longer than a small network.
-    return torch.tensor([row + [0] * (MAX_WORDS - len(row)) for row in rows], dtype=torch.int64)
+    return torch.tensor(word_numbers(captions), dtype=torch.int64)
 
 
 def labels_of(attributes: Sequence[Attributes]) -> torch.Tensor:

@@ -54,7 +54,8 @@ def layers_figure(
              + ("; diamond: measured" if measured is not None else ""))  # fmt: skip
     axis.invert_yaxis()
     for index, name in enumerate(names):
-        axis.bar(0, 0, color=plt.colormaps["tab10"](index % 10), label=name)
+        axis.barh(0, 0, color=plt.colormaps["tab10"](index % 10), label=name)
+    axis.set_xlim(left=0)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 

@@ -245,19 +245,20 @@ def climb(
                 **recorded_quality(rung),
             )
         )  # fmt: skip
-    _ratios(rows, timings)
+    _ratios(rows)
     if throughput:
         _throughput(rows, {rung.name: rung for rung in chosen}, folder, say)
     return Ladder(rows, timings, left_out, throughput)
 
 
-def _ratios(rows: list[Row], timings: Comparison) -> None:
+def _ratios(rows: list[Row]) -> None:
+    """Of the medians that stand in the table, so that a reader can divide them too."""
     first = before = next((row for row in rows if not row.control), None)
     for row in rows:
         if first is not None:
-            row.speedup_to_first = timings.speedup(row.name, over=first.name).value
+            row.speedup_to_first = first.batch1_ms / row.batch1_ms
         if not row.control:
-            row.speedup_to_previous = timings.speedup(row.name, over=before.name).value
+            row.speedup_to_previous = before.batch1_ms / row.batch1_ms
             before = row
 
 
@@ -334,9 +335,10 @@ def half_size_sentence() -> str:
 
 
 def spread_of(ladder: Ladder, name: str, over: str) -> tuple[float, tuple[float, float]]:
-    """A ratio of two rows and its 95 % interval over rounds."""
-    ratio = ladder.timings.speedup(name, over=over)
-    return ratio.value, (min(ratio.low, ratio.value), max(ratio.high, ratio.value))
+    """A ratio of two rows' medians, and the 95 % interval of the ratios round by round."""
+    paired = ladder.timings.speedup(name, over=over)
+    ratio = ladder.timings[over].median_ms / ladder.timings[name].median_ms
+    return ratio, (min(paired.low, ratio), max(paired.high, ratio))
 
 
 def noise_of(ladder: Ladder) -> float:

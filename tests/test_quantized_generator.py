@@ -104,7 +104,7 @@ def test_blocks_are_the_transposed_convolution():
         assert torch.allclose(blocks(x), layer(x), atol=1e-5)
     with pytest.raises(ValueError, match=r"\(in, out, 4, 4\)"):
         blocks_weight(torch.zeros(3, 5, 3, 3))
-    with pytest.raises(ValueError, match="transposed or blocks"):
+    with pytest.raises(ValueError, match="one of transposed, blocks, mixed"):
         FoldedGenerator(TINY, "pixels")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fastgen_course.compression.folding import FORMS
+from fastgen_course.compression.folding import FORMS, in_blocks
 from fastgen_course.models.generator import GeneratorConfig, layer_widths
 
 LAYERS = ("stem", "conv7", "up14", "conv14", "up28", "conv28")
@@ -92,7 +92,7 @@ def spread(channels: int, copies: int, offset: int = 0) -> Tensor:
 def folded_groups(config: GeneratorConfig, form: str = "transposed") -> Groups:
     """The six groups of a `FoldedGenerator`, by layer. Raises `PruningError` for another form."""
     if form not in FORMS:
-        raise PruningError(f"form must be {' or '.join(FORMS)}, got {form!r}.")
+        raise PruningError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
     widths, groups, offset = layer_widths(config), {}, 0
     for index, (layer, width) in enumerate(zip(LAYERS, widths, strict=True)):
         members = [*_makers(layer, width, form, bias=True)]
@@ -124,7 +124,7 @@ def _makers(layer: str, width: int, form: str, *, bias: bool) -> list[Member]:
     name, dim, places = layer, 0, straight(width)
     if layer == "stem":
         places = runs(width, STEM_SIDE * STEM_SIDE)
-    elif layer in UPSAMPLING and form == "blocks":
+    elif in_blocks(form, layer):
         name, places = f"{layer}.conv", spread(width, 4)
     elif layer in UPSAMPLING:
         dim = 1  # a transposed convolution's weight is (in, out, kh, kw)
@@ -134,7 +134,7 @@ def _makers(layer: str, width: int, form: str, *, bias: bool) -> list[Member]:
 
 def _reader(index: int, width: int, form: str) -> Member:
     name, dim = READERS[index], 1
-    if name in UPSAMPLING and form == "blocks":
+    if in_blocks(form, name):
         name = f"{name}.conv"
     elif name in UPSAMPLING:
         dim = 0

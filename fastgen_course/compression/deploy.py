@@ -89,7 +89,8 @@ def write_lean_graph(
 ) -> Path:
     """Write `lean(generator)` as ONNX; a `QuantizedGenerator` as the integers that it stores.
 
-    ONNX Runtime multiplies integers in the form "blocks" alone, OpenVINO in both (int8_graphs).
+    ONNX Runtime multiplies integers in the form "blocks" alone, OpenVINO in all (int8_graphs); the
+    "mixed" one suits it best, whose transposed convolution is slow where a map is large.
     """
     import onnx
 

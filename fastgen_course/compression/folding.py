@@ -4,7 +4,8 @@ Both changes are exact. In evaluation mode a batch norm is an affine map of each
 into the layer before it. (It could go into the modulation behind it too. In the layer it gives each
 channel of the output variance 1, and one grid for all channels then suits them all.) A transposed
 convolution of stride 2 is an ordinary convolution whose output channels are laid out as 2x2 blocks
-of pixels; runtimes that have no integer kernel for the former have one for the latter.
+of pixels; runtimes that have no integer kernel for the former have one for the latter, and which of
+the two is faster depends on the size of the map.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from fastgen_course.models.generator import (
     layer_widths,
 )
 
-FORMS = ("transposed", "blocks")
+FORMS = ("transposed", "blocks", "mixed")  # of both upsamplings; "mixed" is blocks in up28 alone
+
+
+def in_blocks(form: str, layer: str) -> bool:
+    """Whether a form has the upsampling `layer` ("up14", "up28") as blocks of pixels."""
+    return layer in {"blocks": ("up14", "up28"), "mixed": ("up28",)}.get(form, ())
 
 
 def blocks_weight(weight: Tensor) -> Tensor:
@@ -69,7 +75,7 @@ class FoldedGenerator(nn.Module):
     def __init__(self, config: GeneratorConfig = GENERATOR_BASE, form: str = "transposed") -> None:
         super().__init__()
         if form not in FORMS:
-            raise ValueError(f"form must be {' or '.join(FORMS)}, got {form!r}.")
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
         self.config, self.form = config, form
         stem, seven, up14, fourteen, up28, last = layer_widths(config)
         condition = config.noise + config.caption
@@ -79,9 +85,9 @@ class FoldedGenerator(nn.Module):
         self.modulation = nn.Linear(condition, 2 * sum(self.widths))
         self.stem = nn.Linear(condition, stem * 7 * 7)
         self.conv7 = nn.Conv2d(stem, seven, 3, padding=1)
-        self.up14 = _upsampling(form, seven, up14)
+        self.up14 = _upsampling(in_blocks(form, "up14"), seven, up14)
         self.conv14 = nn.Conv2d(up14, fourteen, 3, padding=1)
-        self.up28 = _upsampling(form, fourteen, up28)
+        self.up28 = _upsampling(in_blocks(form, "up28"), fourteen, up28)
         self.conv28 = nn.Conv2d(up28, last, 3, padding=1)
         self.to_rgb = nn.Conv2d(last, 3, 3, padding=1)
 
@@ -100,15 +106,15 @@ class FoldedGenerator(nn.Module):
         return self.to_rgb(x).tanh()
 
     def raise_to_28(self, x: Tensor) -> Tensor:
-        """The last upsampling with its ReLU, which stands right behind the convolution in both
+        """The last upsampling with its ReLU, which stands right behind the convolution in all
         forms: the layout moves numbers only, and runtimes fuse what is adjacent."""
-        if self.form == "blocks":
+        if in_blocks(self.form, "up28"):
             return lay_out_blocks(self.up28.conv(x).relu())
         return self.up28(x).relu()
 
 
-def _upsampling(form: str, inputs: int, outputs: int) -> nn.Module:
-    if form == "blocks":
+def _upsampling(blocks: bool, inputs: int, outputs: int) -> nn.Module:
+    if blocks:
         return BlockUpsampling(inputs, outputs)
     return nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
 

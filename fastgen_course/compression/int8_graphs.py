@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fastgen_course.compression.affine import Grid, QuantizationError
-from fastgen_course.compression.folding import blocks_weight
+from fastgen_course.compression.folding import blocks_weight, in_blocks
 from fastgen_course.compression.quantized import (
     OUTPUTS,
     QuantizedGenerator,
@@ -64,7 +64,7 @@ def write_integer_graph(
     Args:
         network: weights and activations quantised, 8 bits at most each.
         path: the `.onnx` file; it appears whole or not at all.
-        form: of the transposed convolutions, "blocks" or "transposed" (see `folding`).
+        form: of the transposed convolutions, one of `folding.FORMS`.
         activations: stored "u8", unsigned, or "s8", all moved down by 128: the same numbers.
     """
     config = network.config
@@ -118,7 +118,7 @@ class _Inserter:
         """All layers' weights, inputs and outputs."""
         nodes = {}
         for name, layer in network.layers():
-            part = "conv." if self.form == "blocks" and name.startswith("up") else ""
+            part = "conv." if in_blocks(self.form, name) else ""
             nodes[name] = self._reader_of(f"{name}.{part}weight")
             self._weight(name, layer, nodes[name])
         for name, layer in network.layers():
@@ -165,7 +165,7 @@ class _Inserter:
         steps = layer.accumulator_scale().detach()
         bias = torch.round(layer.layer.bias.detach() / steps).to(torch.int32)
         steps = steps.expand(len(bias))
-        if self.form == "blocks" and name.startswith("up"):
+        if in_blocks(self.form, name):
             integers, axis = blocks_weight(integers), 0
             bias, steps = bias.repeat(4), steps.repeat(4)
             scale = scale.repeat(4) if len(scale) > 1 else scale

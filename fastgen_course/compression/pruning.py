@@ -102,7 +102,7 @@ SHIPPED: dict[str, PruneRecipe] = {
     "generator_pruned": PruneRecipe(),
     # The student's teacher goes on teaching: errors of two stages do not add up.
     "student_pruned": PruneRecipe(
-        start="student", widths=(48, 48, 32, 24, 8, 8), steps=2500, average=0.997, seed=43
+        start="student", widths=(32, 32, 16, 16, 8, 8), steps=2500, average=0.997, seed=43
     ),
 }
 

@@ -319,8 +319,7 @@ RUNGS: tuple[Rung, ...] = (
     ),
     Rung(
         "int8_openvino", "the same in OpenVINO", "runtime", ("student_int8",),
-        delivered("student_int8", "openvino", "transposed"), "openvino", "int8",
-        quality=OWN + "int8",
+        delivered("student_int8", "openvino", "mixed"), "openvino", "int8", quality=OWN + "int8",
     ),
 )  # fmt: skip
 CONTROLS: tuple[Rung, ...] = (
@@ -343,12 +342,12 @@ CONTROLS: tuple[Rung, ...] = (
     ),
     Rung(
         "base_int8", "GENERATOR_BASE, int8, delivered form", "", ("generator_int8",),
-        delivered("generator_int8", "openvino", "transposed"), "openvino", "int8", True,
+        delivered("generator_int8", "openvino", "mixed"), "openvino", "int8", True,
         OWN + "base_int8",
     ),
     Rung(
         "float_lean", "the last rung in float32", "", ("student_pruned",),
-        delivered("student_pruned", "openvino", "transposed"), "openvino", control=True,
+        delivered("student_pruned", "openvino", "mixed"), "openvino", control=True,
         quality=OWN + "student_pruned",
     ),
     Rung(

@@ -165,7 +165,7 @@ class Pipeline:
         def work(key: str) -> dict[str, Any]:
             network = self._load_quantised(before)
             graphs = {}
-            for runtime, form in (("onnxruntime", "blocks"), ("openvino", "transposed")):
+            for runtime, form in (("onnxruntime", "blocks"), ("openvino", "mixed")):
                 path = self.folder / f"export-{key}-{runtime}.onnx"
                 graphs[runtime] = write_lean_graph(network, path, form).name
             card = self._card(key, graphs, stored_bytes(network))

@@ -239,7 +239,9 @@ def draw_picture(root: Path, columns: int = 8, seed: int = 0) -> Path:
 def _quantity(row: Result) -> str:
     if row.unit == "share":
         return f"{100 * row.value:.1f} %"
-    return f"{row.value:.3g} {row.unit}"
+    if row.unit == "bytes":
+        return f"{row.value / 1000:,.0f} kB"
+    return f"{row.value:.{4 if row.value >= 1000 else 3}g} {row.unit}"
 
 
 def _value(rows: dict[str, Result], name: str, form: str) -> str:

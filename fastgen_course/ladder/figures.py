@@ -27,7 +27,7 @@ def ladder_figure(rows: Sequence[Row]) -> Figure:
     for place, row in enumerate(rows):
         colour = CONTROL if row.control else COLOURS[row.change]
         axis.barh(place, row.batch1_ms, color=colour, height=0.72)
-        ratio = f", {row.speedup_to_first:.3g}x" if row.speedup_to_first else ""
+        ratio = f", {row.speedup_to_first:.4g}x" if row.speedup_to_first else ""
         axis.text(row.batch1_ms * 1.08, place, f"{row.batch1_ms:.3g} ms{ratio}", va="center",
                   fontsize=8)  # fmt: skip
     axis.set_xscale("log")

@@ -293,7 +293,7 @@ def split_sentence(ladder: Ladder) -> str:
     parts = [f"{CHANGES[kind]} {factor:.3g}" for kind, factor in split(ladder).items()]
     return (
         f"From {rungs[0].words} ({rungs[0].batch1_ms:.3g} ms) to {rungs[-1].words} "
-        f"({rungs[-1].batch1_ms:.3g} ms) one picture takes {total:.3g} times fewer milliseconds: "
+        f"({rungs[-1].batch1_ms:.3g} ms) one picture takes {total:.4g} times fewer milliseconds: "
         f"{', '.join(parts[:-1])} and {parts[-1]}, multiplied."
     )
 

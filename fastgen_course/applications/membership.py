@@ -83,7 +83,7 @@ class MembershipSizes:
     signs: int = 2
     strangers_per_class: int = 50
     round: int = 100
-    rounds: int = 12
+    rounds: int = 24
     batch: int = 32
 
 

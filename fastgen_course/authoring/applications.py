@@ -91,7 +91,7 @@ USES = (
         "player's own browser, without a server. Not measured here: meshes, tiling textures, "
         "consistency between views. A renderer at 90 frames a second leaves 11 ms for everything.",
         (
-            ("one picture in the browser with WASM", "browser.wasm_batch1_ms"),
+            ("drawn in the browser with WASM", "browser.wasm_pictures_per_s"),
             ("drawn there against drawn here, largest difference", "browser.max_abs_difference"),
         ),
     ),

@@ -44,7 +44,7 @@ from fastgen_course.training.shipping import ship
 STUDENT = replace(GENERATOR_BASE, channels=(64, 32, 16))
 SHOWN = ("", "real", *TEACHERS)
 TARGETS = ("", "real", *(name for name, teacher in TEACHERS.items() if teacher.coupled))
-STEPS = 700  # updates of every row of the ablation
+STEPS = 600  # updates of every row of the ablation
 # Adam's: momentum helps a plain distance, and harms two networks that chase each other.
 PAIRS_BETAS, ADVERSARIAL_BETAS = (0.9, 0.99), (0.0, 0.99)
 

@@ -6,7 +6,7 @@
 
 On one idle core `sets` (the many-step teachers' pictures, kept in data/runs) takes about 12
 minutes, `teachers` 8, `student` 2 (after `train student`), `response` 6, `order` 7, and `speed`,
-on an otherwise idle machine, 4. `ablation` takes about 25 minutes for 500 updates a row, `more`,
+on an otherwise idle machine, 4. `ablation` takes about 25 minutes, `more`,
 the rows that vary others, 15. All go on where they were, row by row; `--again` measures anew,
 `--tiny` tries a part on few pictures and records nothing. `--with` adds students of other
 architectures to `ablation`, each about 4 minutes.

@@ -276,6 +276,8 @@ def test_recorded_rows_come_back_as_they_were(widget, monkeypatch, tmp_path):
         record_timing("browser", f"browser.{name}_ms", timing, command="pytest",
                       runtime="onnxruntime-web", readings=timing.repeats)  # fmt: skip
     record("browser", "browser.max_abs_difference", 1e-6, "pixel", spread=None, command="pytest")
+    record("browser", "browser.rate", 632.0, "pictures/s", spread=None, command="pytest", batch=1,
+           threads=1, dtype="int8", runtime="onnxruntime-web")  # fmt: skip
     again = recorded_timings()
     assert [(t.device, t.batch, t.median_ms, t.p90_ms, t.repeats) for t in again] == [
         ("WebGPU (acme)", 1, 8.0, 12.0, 9),

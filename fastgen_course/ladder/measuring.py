@@ -335,7 +335,11 @@ def half_size_sentence() -> str:
 
 
 def spread_of(ladder: Ladder, name: str, over: str) -> tuple[float, tuple[float, float]]:
-    """A ratio of two rows' medians, and the 95 % interval of the ratios round by round."""
+    """A ratio of two rows' medians, and the 95 % interval of the ratios round by round.
+
+    The interval is widened to the first where that lies outside: the machine's speed then changed
+    between rounds.
+    """
     paired = ladder.timings.speedup(name, over=over)
     ratio = ladder.timings[over].median_ms / ladder.timings[name].median_ms
     return ratio, (min(paired.low, ratio), max(paired.high, ratio))

@@ -2,7 +2,7 @@
 
 ONNX Runtime, float32, one thread, batch 1. All graphs are timed in turn, round by round, so that a
 slow spell of the machine falls on all alike, and each timed call comes right after untimed ones of
-the same graph: one that finds the caches full of another's numbers takes half as long again.
+the same graph: one that finds the caches full of another's numbers takes up to twice as long.
 
 A layer timed alone pays for a call of its own and for its map's change into the runtime's layout
 and back; in a network it has less of the caches. Three constants, fitted on a few whole networks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -206,8 +207,10 @@ def kill_half_way(prompts: Path, folder: Path, pool: WorkerPool, sizes: Sizes) -
         if not killed_at and 2 * sum(d.images for d in seen) >= sizes.images:
             # Not the one that has just finished: the other is in the middle of a shard.
             victim = next(pid for pid in pool.pids if pid != drawn.pid)
+            # This moment, not the end of the shard that came in last: those seen before it may have
+            # ended after it, for two workers' results come in an order of their own.
+            killed_at.append(time.time())
             psutil.Process(victim).kill()
-            killed_at.append(drawn.ended)
 
     report = draw_many(
         prompts, folder, pool=pool, images=sizes.images, batch=sizes.batch, shard=sizes.kill_shard,

@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     pipeline = commands.add_parser("pipeline", help="search, distil, prune, quantise and export")
     pipeline.add_argument("--dry", action="store_true", help="tiny budgets, about a minute")
     pipeline.add_argument("--out", type=Path, help="a folder; a killed run goes on from it")
+    pipeline.add_argument("--record", action="store_true", help="score and record (idle machine)")
     pipeline.set_defaults(run=_pipeline)
 
     notebooks = commands.add_parser("notebooks", help="re-execute notebooks and normalise them")
@@ -329,13 +330,19 @@ def _ladder(options: argparse.Namespace) -> None:
 
 def _pipeline(options: argparse.Namespace) -> None:
     from fastgen_course.pipeline import DRY, FULL, Pipeline
+    from fastgen_course.pipeline.records import record_pipeline
 
+    if options.dry and options.record:
+        raise ValueError("--dry makes a network worth nothing; leave --dry or --record out.")
     command = "python -m fastgen_course pipeline" + " --dry" * options.dry
-    made = Pipeline(DRY if options.dry else FULL, options.out, command=command)
+    recipe = DRY if options.dry else FULL
+    made = Pipeline(recipe, options.out, command=command, progress=True)
     done = made.run()
     print(
         f"{made.folder / done.card}: the card; graphs beside it: {', '.join(done.graphs.values())}"
     )
+    if options.record:
+        record_pipeline(made)
 
 
 def _notebooks(options: argparse.Namespace) -> None:

@@ -8,14 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from fastgen_course import cli
 from fastgen_course.authoring import readme
 from fastgen_course.files import sha256_of
 from fastgen_course.ladder import command, measuring, records, rungs
 from fastgen_course.ladder.measuring import Ladder, Row, climb, split, three_ratios, time_in_turn
-from fastgen_course.ladder.records import quality, record_ladder, recorded_rows, table
+from fastgen_course.ladder.records import record_ladder, recorded_rows, table
 from fastgen_course.ladder.rungs import CHANGES, CONTROLS, RUNGS, Rung, eager_draw, mine
 from fastgen_course.models.generator import Generator, GeneratorConfig
 from fastgen_course.timing import result
@@ -116,16 +115,6 @@ def test_weights_macs_and_bytes_of_a_generator(monkeypatch):
     assert measuring.macs_of(sleeping("x", 0), None) is None
 
 
-def test_quality_is_of_the_bytes_that_are_delivered():
-    torch.manual_seed(0)
-    draw = eager_draw(Generator(TINY).eval())
-    found = quality(draw, n=60, n_held_out=20, seeds=(0, 1))
-    assert set(found) == set(measuring.FIGURES)
-    assert all(len(values) == 2 for values in found.values())
-    assert found["fid"][0] > 50
-    assert found == quality(draw, n=60, n_held_out=20, seeds=(0, 1))
-
-
 def row(name, ms, **settings):
     values = {"fid": 20.0, "exact_accuracy": 0.9, "images_per_s": 1000 / ms, **settings}
     return Row(name, name, values.pop("change", "net"), values.pop("control", False), "eager",
@@ -171,7 +160,7 @@ def test_scored_rows_are_not_scored_again(place, monkeypatch):
     monkeypatch.setattr(Rung, "missing", ())
     seen = []
     found = {figure: [0.5] for figure in records.FIGURES}
-    monkeypatch.setattr(records, "quality", lambda *_, **__: seen.append(1) or found)
+    monkeypatch.setattr(records, "delivered_quality", lambda *_, **__: seen.append(1) or found)
     records.record_quality([rung], place, say=lambda _: None)
     records.record_quality([rung], place, say=lambda _: None)
     assert len(seen) == 1

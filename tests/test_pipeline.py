@@ -21,6 +21,7 @@ from fastgen_course.pipeline import (
     PipelineError,
     Recipe,
     folded_from,
+    records,
     stages,
 )
 from fastgen_course.search import latency as tables
@@ -28,6 +29,7 @@ from fastgen_course.search.inherit import inherited_supernet
 from fastgen_course.search.latency import LatencyTable, space_layers
 from fastgen_course.search.searchers import Evolution, RandomSearch, Reinforce
 from fastgen_course.search.space import SearchSpace
+from fastgen_course.timing import ResultError, results
 from fastgen_course.training import loop
 
 SPACE = SearchSpace(
@@ -118,6 +120,59 @@ def test_a_stage_that_was_cut_short_is_made_again(base, runs):
     again, said = made(base, runs / "made")
     assert again.distil().widths == first.widths
     assert [text for text in said if "working" in text] == ["distil: working"]
+    # What was trained before counts, though nothing is trained now.
+    trained = torch.load(runs / "data" / "runs" / f"pipeline_distil_{first.key}.pt")["seconds"]
+    assert again.distil().seconds >= trained > 0
+
+
+def test_the_networks_of_the_stages_are_what_their_distances_say(base, runs):
+    work, _ = made(base, runs / "made")
+    for stage in stages.STAGES:
+        network = work.network(stage)
+        with torch.no_grad():
+            distance = work._distance(network)
+        assert distance == pytest.approx(getattr(work, stage)().distance, rel=1e-5)
+    with pytest.raises(ValueError, match="stage must be one of search, distil, prune, quantise"):
+        work.network("export")
+
+
+def test_stages_are_scored_once_and_timed_into_one_table(base, runs, monkeypatch):
+    monkeypatch.setattr(results, "data_path", lambda *parts: runs.joinpath(*parts))
+    work, _ = made(base, runs / "made")
+    shipped = {"generator_base": base, "student_int8": work.network("quantise")}
+    monkeypatch.setattr(records, "load_model", shipped.__getitem__)
+    few = {"n": 60, "n_held_out": 20, "seeds": (0, 1)}
+    said, timed = [], records.time_stages(work, 0.1)
+    monkeypatch.setattr(records, "time_stages", lambda *_: timed)
+    with pytest.raises(ResultError, match="No result"):
+        records.recorded_table()
+    records.record_pipeline(work, said.append, **few)
+    assert [text.split(":")[0] for text in said[:4]] == list(stages.STAGES)
+    scored = results.result("pipeline.exact_accuracy.prune")
+    assert scored.value == pytest.approx(sum(scored.extra["by_seed"]) / 2)
+    assert results.result("pipeline.minutes.total").value == pytest.approx(
+        sum(getattr(work, name)().seconds for name in stages.STAGES) / 60
+    )
+    faster = results.result("pipeline.export_over_base_speedup")
+    assert faster.spread[0] <= faster.value <= faster.spread[1]
+    assert results.result("pipeline.base_over_base_speedup").value == 1
+    stored = results.result("pipeline.stored_bytes")
+    assert stored.value == work.run().weight_bytes == stored.extra["bytes_by_stage"]["quantise"]
+
+    # Recorded elsewhere: the first row's and the last one's quality.
+    for figure in records.SHOWN:
+        unit = "FID" if figure == "fid" else "share"
+        for area, name in (("generator_base", figure), ("ladder", f"{figure}.int8")):
+            results.record(area, f"{area}.{name}", 0.5, unit, spread=None, command="none")
+    table = records.recorded_table().splitlines()
+    assert len(table) == 2 + len(records.ROWS)
+    assert len({line.count("|") for line in table}) == 1
+    assert f"{stored.value:,}" in table[-3]
+
+    monkeypatch.setattr(records, "delivered_quality", None)  # whoever scores again fails
+    said.clear()
+    records.record_pipeline(work, said.append, **few)
+    assert said[:4] == [f"{name}: scored already" for name in stages.STAGES]
 
 
 def test_the_best_of_those_that_keep_the_limit_is_chosen(base, runs, monkeypatch):
@@ -269,8 +324,9 @@ def test_the_command_names_the_card(runs, monkeypatch, capsys):
     class Fake:
         folder = runs
 
-        def __init__(self, recipe, folder, command):
+        def __init__(self, recipe, folder, command, progress):
             assert recipe is DRY
+            assert progress
             assert command.endswith("--dry")
 
         def run(self):
@@ -279,6 +335,8 @@ def test_the_command_names_the_card(runs, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "Pipeline", Fake)
     assert cli.main(["pipeline", "--dry"]) == 0
     assert "card.json" in capsys.readouterr().out
+    assert cli.main(["pipeline", "--dry", "--record"]) == 2
+    assert "leave --dry or --record out" in capsys.readouterr().err
 
 
 def test_pruning_in_the_dry_run_has_a_cut_after_the_first():

@@ -18,19 +18,12 @@ from fastgen_course.compression.int8_graphs import example_inputs
 from fastgen_course.compression.packed import stored_bytes
 from fastgen_course.compression.quantized import QuantizedGenerator
 from fastgen_course.ladder.rungs import CAPTION, CHANGES, Draw, Rung, _model, folded_of, parameters
+from fastgen_course.metrics.delivered import FIGURES
 from fastgen_course.runtimes.onnx_export import ExportError
 from fastgen_course.timing import Comparison, ResultError, Timing, measure, result
 from fastgen_course.timing.cost import model_cost
 from fastgen_course.timing.roofline import gemm_peak
 
-FIGURES: dict[str, str] = {
-    "fid": "FID",
-    "slot_accuracy": "share",
-    "exact_accuracy": "share",
-    "garment_accuracy": "share",
-    "heldout_exact_accuracy": "share",
-    "recall": "share",
-}
 BATCH = 64
 BURST_S = 0.03  # calls of one rung in a row: caches as warm as they are in use
 

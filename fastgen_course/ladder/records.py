@@ -18,14 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from fastgen_course.datasets.captions import labels_of
 from fastgen_course.files import atomic_write, data_path, read_json, sha256_of
 from fastgen_course.ladder.figures import draw_chart
 from fastgen_course.ladder.measuring import (
     BATCH,
-    FIGURES,
     Ladder,
     Row,
     half_size_sentence,
@@ -35,61 +32,15 @@ from fastgen_course.ladder.measuring import (
     spread_of,
     three_ratios,
 )
-from fastgen_course.ladder.rungs import CHANGES, OWN, Draw, Rung
-from fastgen_course.metrics import (
-    accuracies,
-    caption_list,
-    caption_texts,
-    fid,
-    heldout_list,
-    judge_features,
-    precision_recall,
-    reference_features,
-)
+from fastgen_course.ladder.rungs import CHANGES, OWN, Rung
+from fastgen_course.metrics.delivered import FIGURES, PICTURES, SEEDS, Draw, delivered_quality
 from fastgen_course.timing import describe_machine, record
 
 AREA = "ladder"
 COMMAND = "python -m fastgen_course ladder --record"
 RECORDED = ("recordings", "ladder.json")
 CHART = ("pictures", "ladder.png")
-PICTURES, HELD_OUT, SEEDS, CHUNK = 10_000, 2_000, (0, 1, 2), 250
 SLOW = "tokenizer"  # who draws with it is scored with one seed
-
-
-@torch.no_grad()
-def quality(
-    draw: Draw,
-    *,
-    n: int = PICTURES,
-    n_held_out: int = HELD_OUT,
-    seeds: Sequence[int] = SEEDS,
-    judge: nn.Module | None = None,
-) -> dict[str, list[float]]:
-    """Each of FIGURES, a value a seed, of what `draw` makes of the fixed captions.
-
-    What is scored are the bytes that are delivered. judge None is `judge_report`.
-    """
-    asked, held_out = caption_list(n), heldout_list(n_held_out)
-    reference = reference_features("test", n, judge=judge)
-    columns: dict[str, list[float]] = {figure: [] for figure in FIGURES}
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        features = judge_features(_images(draw, caption_texts(asked), generator), judge)
-        found = accuracies(features, labels_of(asked), judge=judge)
-        others = _images(draw, caption_texts(held_out), generator)
-        columns["fid"].append(fid(features, reference))
-        columns["recall"].append(precision_recall(features, reference).recall)
-        for name in ("slot", "exact", "garment"):
-            columns[f"{name}_accuracy"].append(getattr(found, name).value)
-        exact = accuracies(others, labels_of(held_out), judge=judge).exact.value
-        columns["heldout_exact_accuracy"].append(exact)
-    return columns
-
-
-def _images(draw: Draw, texts: list[str], generator: torch.Generator) -> Tensor:
-    parts = [draw(texts[i : i + CHUNK], generator) for i in range(0, len(texts), CHUNK)]
-    pictures = torch.from_numpy(np.concatenate(parts))
-    return pictures.movedim(-1, 1).float() / 127.5 - 1
 
 
 def record_quality(
@@ -104,7 +55,7 @@ def record_quality(
             continue
         name = rung.quality.removeprefix(OWN)
         chosen = {"seeds": SEEDS[:1] if SLOW in rung.needs else SEEDS, **settings}
-        columns = quality(_any_batch(rung, folder), **chosen)
+        columns = delivered_quality(_any_batch(rung, folder), **chosen)
         for figure, values in columns.items():
             middle = statistics.fmean(values)
             record(

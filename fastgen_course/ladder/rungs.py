@@ -25,6 +25,7 @@ from fastgen_course.compression.quantized import QuantizedGenerator
 from fastgen_course.datasets.captions import encode_words, parse
 from fastgen_course.files import data_path
 from fastgen_course.metrics import real_images
+from fastgen_course.metrics.delivered import Draw
 from fastgen_course.models.generator import Generator
 from fastgen_course.models.masked import masked_inputs
 from fastgen_course.runtimes.hardware_networks import cached_drawing
@@ -38,8 +39,6 @@ from fastgen_course.training.flow_methods import METHODS as FLOW_METHODS
 from fastgen_course.training.flow_methods import FlowModels
 
 CAPTION = "a small red sneaker on a white background, sketch style"
-# draw(captions, generator) -> uint8 (B, 28, 28, 3)
-Draw = Callable[[Sequence[str], torch.Generator], np.ndarray]
 # What a rung changes, and how the sentence that splits the total calls it.
 CHANGES: dict[str, str] = {
     "recomputation": "recomputation removed",

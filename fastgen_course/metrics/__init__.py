@@ -15,6 +15,7 @@ from fastgen_course.metrics.accuracy import (
     slot_accuracy,
 )
 from fastgen_course.metrics.checks import MetricError
+from fastgen_course.metrics.delivered import delivered_quality
 from fastgen_course.metrics.features import judge_features
 from fastgen_course.metrics.frechet import Moments, fid, frechet_distance, gaussian_moments
 from fastgen_course.metrics.intervals import Estimate, bootstrap_interval
@@ -48,6 +49,7 @@ __all__ = [
     "bootstrap_interval",
     "caption_list",
     "caption_texts",
+    "delivered_quality",
     "digit_accuracy",
     "evaluate",
     "exact_accuracy",

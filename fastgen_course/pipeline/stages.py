@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from fastgen_course.checkpoints import load_model
 from fastgen_course.compression.deploy import write_lean_graph
@@ -49,6 +50,7 @@ from fastgen_course.timing import describe_machine
 from fastgen_course.training.matching import MatchTrainer
 
 BASE = "generator_base"
+STAGES = ("search", "distil", "prune", "quantise")  # that give a network
 Say = Callable[[str], None]
 _PLACES = {"to_rgb": "rgb"}
 
@@ -65,12 +67,15 @@ class Pipeline:
         judge: SlotJudge | None = None,
         latency: Predictor | None = None,
         say: Say = print,
+        progress: bool = False,
         command: str = "python -m fastgen_course pipeline",
     ) -> None:
         """folder: what stages make is kept there, None for data/runs/pipeline; base and judge:
         None for the shipped GENERATOR_BASE and `judge_train`; latency: milliseconds of an
-        architecture, None for the recorded table; say: told of progress."""
+        architecture, None for the recorded table; say: told of what begins and ends; progress:
+        bars and losses of what takes minutes."""
         self.recipe, self.say, self.command = recipe, say, command
+        self.progress, self._earlier = progress, 0.0
         self.latency = latency
         self._said: set[str] = set()  # keys of stages that were told of
         self.folder = data_path("runs", "pipeline") if folder is None else folder
@@ -94,12 +99,17 @@ class Pipeline:
                 inherited_supernet(self.base, recipe.space.largest()), self.base,
                 recipe.supernet, self.judge, recipe.space,
             )  # fmt: skip
-            supernet = trainer.run(quiet=True, keep=True)
-            quality = partial(self._slice_distance, supernet)
+            supernet = self._train(trainer, keep=True)
             log = self.folder / f"search-{_key(asked)}-log.jsonl"
             log.parent.mkdir(parents=True, exist_ok=True)
-            evaluate = Evaluator(recipe.space, cost.of, quality, recipe.candidates, log)
-            run_search(recipe.searcher, evaluate, recipe.supernet.seed)
+            with tqdm(desc="candidates", leave=False, disable=not self.progress) as bar:
+
+                def quality(config: Architecture) -> float:
+                    bar.update()
+                    return self._slice_distance(supernet, config)
+
+                evaluate = Evaluator(recipe.space, cost.of, quality, recipe.candidates, log)
+                run_search(recipe.searcher, evaluate, recipe.supernet.seed)
             found = dict(zip(evaluate.asked, evaluate.points, strict=True))
             best = recipe.space.decode(self._best(found))
             price, distance = found[recipe.space.encode(best)]
@@ -124,7 +134,7 @@ class Pipeline:
             trainer = MatchTrainer(
                 f"pipeline_distil_{key}", start, self.base, self.recipe.distil, self.judge
             )
-            return self._trained("distil", key, trainer.run(quiet=True, keep=True))
+            return self._trained("distil", key, self._train(trainer, keep=True))
 
         return self._stage("distil", Trained, before.weights, self.recipe.distil, work)
 
@@ -139,7 +149,7 @@ class Pipeline:
             trainer = PruneTrainer(
                 f"pipeline_prune_{key}", recipe, start, self.judge, teacher=self.base
             )
-            return self._trained("prune", key, trainer.run(quiet=True, keep=True))
+            return self._trained("prune", key, self._train(trainer, keep=True))
 
         return self._stage("prune", Trained, before.weights, recipe, work)
 
@@ -152,7 +162,7 @@ class Pipeline:
             trainer = QATTrainer(
                 f"pipeline_int8_{key}", self.recipe.quantise, start, self.judge, teacher=self.base
             )
-            network = trainer.run(quiet=True)
+            network = self._train(trainer)
             trainer.training.save()
             return self._trained("quantise", key, pack(network))
 
@@ -189,13 +199,29 @@ class Pipeline:
                 self.say(f"{name}: made already, in {row['seconds'] / 60:.1f} minutes")
         else:
             self.say(f"{name}: working")
-            start = time.perf_counter()
+            start, self._earlier = time.perf_counter(), 0.0
             row = work(key)
-            row |= {"key": key, "seconds": time.perf_counter() - start}
+            row |= {"key": key, "seconds": time.perf_counter() - start + self._earlier}
             write_json(path, row)
             self.say(f"{name}: {row['seconds'] / 60:.1f} minutes, {_said(row)}")
         self._said.add(key)
         return kind(**{k: _tuples(v) for k, v in row.items()})
+
+    def _train(self, trainer: Any, **settings: Any) -> nn.Module:
+        """Train; what a killed run trained before belongs to the stage's seconds as well."""
+        start = time.perf_counter()
+        network = trainer.run(quiet=not self.progress, **settings)
+        self._earlier += max(0.0, trainer.training.seconds - (time.perf_counter() - start))
+        return network
+
+    def network(self, stage: str) -> FoldedGenerator:
+        """What "search", "distil", "prune" or "quantise" gave, the last as its integers."""
+        if stage not in STAGES:
+            raise ValueError(f"stage must be one of {', '.join(STAGES)}, got {stage!r}.")
+        made = getattr(self, stage)()
+        if stage == "quantise":
+            return self._load_quantised(made)
+        return self._load(made.weights, made.widths)
 
     def _content(self, source: str) -> str:
         """The hash of a file that a stage made; other words as they are."""
@@ -266,14 +292,13 @@ class Pipeline:
 
     def _card(self, key: str, graphs: dict[str, str], weight_bytes: int) -> str:
         """What was shipped, from what, by which command and in how long."""
-        stages = [self.search(), self.distil(), self.prune(), self.quantise()]
-        names = ("search", "distil", "prune", "quantise")
+        stages = {name: getattr(self, name)() for name in STAGES}
         card = {
             "command": self.command,
-            "minutes": sum(stage.seconds for stage in stages) / 60,
-            "minutes_by_stage": {n: s.seconds / 60 for n, s in zip(names, stages, strict=True)},
-            "distance_by_stage": {n: s.distance for n, s in zip(names, stages, strict=True)},
-            "widths_by_stage": {n: s.widths for n, s in zip(names, stages, strict=True)},
+            "minutes": sum(stage.seconds for stage in stages.values()) / 60,
+            "minutes_by_stage": {n: s.seconds / 60 for n, s in stages.items()},
+            "distance_by_stage": {n: s.distance for n, s in stages.items()},
+            "widths_by_stage": {n: s.widths for n, s in stages.items()},
             "base_sha256": self.base_key,
             "weight_bytes": weight_bytes,
             "graphs": {name: sha256_of(self.folder / path) for name, path in graphs.items()},

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from fastgen_course.compression.deploy import Painter, WordTable, lean, write_lean_graph
 from fastgen_course.compression.folding import FoldedGenerator
+from fastgen_course.compression.packed import calibrated_bytes
 from fastgen_course.compression.quantized import calibration_batches, quantize_generator
 from fastgen_course.datasets.captions import CaptionError
 from fastgen_course.models.generator import Generator, GeneratorConfig
+from fastgen_course.models.searched import Architecture, SearchedGenerator
 from fastgen_course.show import to_uint8
 
 TINY = GeneratorConfig(noise=6, caption=8, channels=(8, 6, 4))
@@ -78,6 +82,38 @@ def test_a_painter_draws_what_the_quantised_network_draws(tmp_path, runtime, wid
         one([CAPTION, CAPTION])
     with pytest.raises(CaptionError):
         one(["a crimson zeppelin"])
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_searched_network_is_delivered_too(tmp_path, runtime, calibrated):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    network = SearchedGenerator(
+        Architecture((16, 16, 8, 8, 8, 8), ("conv3", "conv3", "conv1"), (4, 2))
+    )
+    network = network.eval().requires_grad_(False)
+    for parameter in network.parameters():  # fresh weights draw one grey whatever the noise
+        parameter.mul_(2)
+    path = tmp_path / "lean.onnx"
+    write_lean_graph(network, path, calibrated=calibrated)
+    noise, words = calibration_batches(network.config, 64)[0]
+    expected = to_uint8(network(noise, words)).astype(int)
+    drawn = Painter(path, runtime, batch=None).paint(noise.numpy(), words.numpy()).astype(int)
+    off = np.abs(drawn - expected)
+    assert expected.std() > 10
+    assert off.mean() < (0.1 * expected.std() if calibrated else 0.01)
+    if calibrated:  # what is counted is in the graph: a byte a weight, four a channel
+        graph = [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+        kernels = [array for array in graph if array.dtype == np.int8 and array.ndim > 1]
+        channels = sum(array.size for array in graph if array.dtype == np.float32
+                       and array.ndim == 1) // 2  # a scale each for the weight and its bias
+        weights = sum(array.size for array in kernels)
+        rest = sum(p.numel() for p in network.parameters()) - weights
+        counted = calibrated_bytes(network) - 4 * rest - weights
+        assert counted % 4 == 0
+        assert abs(counted // 4 - channels) < 0.1 * channels
 
 
 def test_bad_settings_are_one_sentence(tmp_path):

@@ -19,11 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastgen_course.compression.folding import FoldedGenerator, fold
-from fastgen_course.compression.int8_graphs import example_inputs, insert_integers
+from fastgen_course.compression.int8_graphs import (
+    example_inputs,
+    insert_integers,
+    library_static_graph,
+)
 from fastgen_course.compression.quantized import QuantizedGenerator
 from fastgen_course.datasets.captions import word_numbers
 from fastgen_course.files import atomic_write
 from fastgen_course.models.generator import CaptionEncoder, Generator
+from fastgen_course.models.searched import SearchedGenerator
 from fastgen_course.runtimes.onnx_export import OnnxModel, export_onnx
 from fastgen_course.runtimes.openvino_model import OpenVinoModel
 
@@ -63,31 +68,56 @@ class LeanGenerator(FoldedGenerator):
 
     def forward(self, noise: Tensor, words: Tensor) -> Tensor:
         """noise (B, config.noise) and words int64 (B, L) to uint8 (B, 28, 28, 3)."""
-        images = super().forward(noise, words)
-        return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+        return _bytes(super().forward(noise, words))
+
+
+class LeanSearchedGenerator(SearchedGenerator):
+    """A searched generator with a `WordTable`, whose pictures are bytes."""
+
+    def forward(self, noise: Tensor, words: Tensor) -> Tensor:
+        """noise (B, config.noise) and words int64 (B, L) to uint8 (B, 28, 28, 3)."""
+        return _bytes(super().forward(noise, words))
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 @torch.no_grad()
-def lean(generator: Generator | FoldedGenerator, form: str = "transposed") -> LeanGenerator:
+def lean(
+    generator: Generator | FoldedGenerator | SearchedGenerator, form: str = "transposed"
+) -> LeanGenerator | LeanSearchedGenerator:
     """The delivered form of a generator: the bytes that `to_uint8` makes of its pictures.
 
     Args:
         generator: trained; a `QuantizedGenerator` gives its rounded weights as floats.
-        form: of the transposed convolutions (`folding.FORMS`); a folded generator keeps its own.
+        form: of the transposed convolutions (`folding.FORMS`); a folded generator keeps its own,
+            and a searched one its architecture's.
     """
     if isinstance(generator, QuantizedGenerator):
         generator = generator.folded(form)
-    folded = fold(generator, form) if isinstance(generator, Generator) else generator
-    made = LeanGenerator(folded.config, folded.form).eval()
-    made.load_state_dict(folded.state_dict())
+    if isinstance(generator, SearchedGenerator):
+        made = LeanSearchedGenerator(generator.config).eval()
+        made.load_state_dict(generator.state_dict())
+    else:
+        folded = fold(generator, form) if isinstance(generator, Generator) else generator
+        made = LeanGenerator(folded.config, folded.form).eval()
+        made.load_state_dict(folded.state_dict())
     made.caption_encoder = WordTable(made.caption_encoder)
     return made.requires_grad_(False)
 
 
 def write_lean_graph(
-    generator: Generator | FoldedGenerator, path: Path | str, form: str = "transposed"
+    generator: Generator | FoldedGenerator | SearchedGenerator,
+    path: Path | str,
+    form: str = "transposed",
+    *,
+    calibrated: bool = False,
 ) -> Path:
     """Write `lean(generator)` as ONNX; a `QuantizedGenerator` as the integers that it stores.
+
+    calibrated: a network of floats as int8 by ONNX Runtime's own static quantisation, without any
+    training.
 
     ONNX Runtime multiplies integers in the form "blocks" alone, OpenVINO in all (int8_graphs); the
     "mixed" one suits it best, whose transposed convolution is slow where a map is large.
@@ -99,6 +129,8 @@ def write_lean_graph(
         plain = Path(folder) / "plain.onnx"
         # A sum that lies between two bytes may fall to either side.
         export_onnx(lean(generator, form), inputs, plain, tolerance=1.0)
+        if calibrated:
+            plain = library_static_graph(plain, Path(folder) / "integers.onnx", generator)
         model = onnx.load(plain)
     if isinstance(generator, QuantizedGenerator):
         insert_integers(model.graph, generator, form)

@@ -127,3 +127,16 @@ def stored_bytes(network: QuantizedGenerator) -> int:
             total += 4 * layer.log_scale.numel()
             kept -= {id(layer.layer.weight), id(layer.log_scale)}
     return total + sum(4 * p.numel() for p in network.parameters() if id(p) in kept)
+
+
+def calibrated_bytes(network: nn.Module) -> int:
+    """Bytes of the weights that `library_static_graph` stores: one for each weight of a layer, a
+    float32 for each of its channels, float32 for the caption encoder and the biases."""
+    total = 4 * sum(p.numel() for p in network.parameters())
+    for name, layer in network.named_modules():
+        if name.startswith("caption_encoder"):
+            continue
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            channels = layer.weight.shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0]
+            total += 4 * channels - 3 * layer.weight.numel()
+    return total

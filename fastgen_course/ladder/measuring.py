@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fastgen_course.compression.int8_graphs import example_inputs
-from fastgen_course.compression.packed import stored_bytes
+from fastgen_course.compression.packed import calibrated_bytes, stored_bytes
 from fastgen_course.compression.quantized import QuantizedGenerator
 from fastgen_course.ladder.rungs import CAPTION, CHANGES, Draw, Rung, _model, folded_of, parameters
 from fastgen_course.metrics.delivered import FIGURES
@@ -173,6 +173,8 @@ def bytes_of(rung: Rung) -> int | None:
     model = _model(rung.needs[0])
     if isinstance(model, QuantizedGenerator):
         return stored_bytes(model)
+    if rung.dtype == "int8":
+        return calibrated_bytes(model)
     return 4 * parameters(rung)
 
 

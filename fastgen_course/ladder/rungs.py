@@ -45,7 +45,7 @@ CHANGES: dict[str, str] = {
     "steps": "fewer steps",
     "family": "change of family",
     "net": "a smaller net",
-    "runtime": "runtime and int8",
+    "runtime": "runtime, int8 and leaner code",
 }
 
 
@@ -159,13 +159,15 @@ def onnx(name: str) -> Callable[[Path, int], Draw]:
     return make
 
 
-def delivered(name: str, runtime: str, form: str) -> Callable[[Path, int], Draw]:
+def delivered(
+    name: str, runtime: str, form: str, calibrated: bool = False
+) -> Callable[[Path, int], Draw]:
     """A one-step generator in its delivered form (`compression.deploy`)."""
 
     def make(folder: Path, batch: int) -> Draw:
-        path = folder / f"{name}_lean_{form}.onnx"
+        path = folder / f"{name}_lean_{form}{'_int8' * calibrated}.onnx"
         if not path.is_file():
-            write_lean_graph(_model(name), path, form)
+            write_lean_graph(_model(name), path, form, calibrated=calibrated)
         return Painter(path, runtime, batch)
 
     return make
@@ -348,6 +350,16 @@ CONTROLS: tuple[Rung, ...] = (
         "float_lean", "the last rung in float32", "", ("student_pruned",),
         delivered("student_pruned", "openvino", "mixed"), "openvino", control=True,
         quality=OWN + "student_pruned",
+    ),
+    Rung(
+        "nas_lean", "searched generator, delivered form", "", ("generator_nas",),
+        delivered("generator_nas", "openvino", "mixed"), "openvino", control=True,
+        quality=OWN + "nas",
+    ),
+    Rung(
+        "nas_int8", "the same in int8, calibrated alone", "", ("generator_nas",),
+        delivered("generator_nas", "openvino", "mixed", calibrated=True), "openvino", "int8", True,
+        OWN + "nas_int8",
     ),
     Rung(
         "student_eager", "the pruned student, eager", "", ("student_pruned",),

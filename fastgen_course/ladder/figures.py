@@ -18,7 +18,9 @@ COLOURS = dict(
     zip(("", *CHANGES), ("#555555", "#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677"),
         strict=True)
 )  # fmt: skip
-CONTROL = "#bbbbbb"
+CONTROL = "#999999"
+CONTROL_MARKERS = "x+^vsDP*<>1"
+AROUND = ((0, 10), (-11, 0), (0, -10), (11, 0))  # points from a mark to its number
 
 
 def ladder_figure(rows: Sequence[Row]) -> Figure:
@@ -62,21 +64,24 @@ def split_figure(factors: dict[str, float]) -> Figure:
 
 
 def quality_figure(rows: Sequence[Row]) -> Figure:
-    """FID against milliseconds: the rungs joined in order, controls as crosses; numbers by row."""
+    """FID against milliseconds: the rungs joined in order and numbered, controls as crosses."""
     figure, axis = plt.subplots(figsize=(9.6, 4.4), layout="constrained")
     known = [row for row in rows if row.fid is not None]
     rungs = [row for row in known if not row.control]
     axis.plot([r.batch1_ms for r in rungs], [r.fid for r in rungs], color="#bbbbbb", zorder=1)
     for number, row in enumerate(known):
         colour = CONTROL if row.control else COLOURS[row.change]
-        axis.scatter(row.batch1_ms, row.fid, color=colour, marker="x" if row.control else "o",
-                     zorder=2, label=f"{number}  {row.words}")  # fmt: skip
-        axis.annotate(str(number), (row.batch1_ms, row.fid), fontsize=8, ha="center",
-                      xytext=(0, 6 if number % 2 else -13), textcoords="offset points")  # fmt: skip
+        marker = CONTROL_MARKERS[number % len(CONTROL_MARKERS)] if row.control else "o"
+        label = row.words if row.control else f"{number}  {row.words}"
+        axis.scatter(row.batch1_ms, row.fid, color=colour, marker=marker, zorder=2, label=label)
+        if not row.control:  # in four directions in turn: neighbours do not cover each other
+            axis.annotate(str(number), (row.batch1_ms, row.fid), fontsize=9, ha="center",
+                          va="center", xytext=AROUND[number % 4],
+                          textcoords="offset points")  # fmt: skip
     axis.set_xscale("log")
     axis.set_xlabel("milliseconds a picture, batch 1")
     axis.set_ylabel("FID (smaller is better)")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
 

@@ -64,6 +64,8 @@ def test_latency_and_volumes_are_drawn_as_recorded(table):
     assert len(figures.plot_volumes().axes[0].collections) == 4
     assert figures.p_value_lines() == ["evolution above random search    p = 0.001"]
     assert "evolution 0.7500" in figures.describe_volumes()
+    note(KEEP, "exact_hypervolume", 0.83, "of the rectangle", "exact")
+    assert [0.83, 0.83] in [list(line.get_xdata()) for line in figures.plot_volumes().axes[0].lines]
 
 
 def networks_recorded():
@@ -80,7 +82,6 @@ def test_the_plot_of_networks_tells_who_beats_the_base():
     with pytest.raises(ResultError, match="nas_records shorts"):
         figures.plotted()
     networks_recorded()
-    assert figures.beaten_base() == 1
     assert figures.plotted_architectures() == list(SPACE.samples(3, seed=7))
     assert figures.plot_networks().axes[0].get_yscale() == "log"
     assert "three finalists: 0.20 to 0.20 ms, FID 18.0" in figures.describe_networks()
@@ -92,28 +93,31 @@ def test_the_finalists_table_holds_what_was_measured():
         (BASE, 1.2, 13.0),
         ("finalist_1", 0.3, 14.0),
         ("generator_nas", 0.4, 13.5),
+        ("width_250", 0.2, 15.0),
     ):
-        note(KEEP, f"fid.{name}", fid, "FID", "ratios")
+        note(KEEP, f"fid.{name}", fid, "FID", "ratios", (fid - 0.1, fid + 0.2))
         note(KEEP, f"exact_accuracy.{name}", 0.9, "share", "ratios")
         note(KEEP, f"{name}_speedup", 1.2 / ms, "x", "ratios")
         note(KEEP, f"{name}_fid_ratio", fid / 13, "x", "ratios")
         record(AREA, f"{AREA}.{name}_ms", ms, "ms", spread=None, command="x", batch=1, threads=1,
                runtime="onnxruntime", dtype="float32")  # fmt: skip
-    assert figures.fully_trained() == ["generator_nas", "finalist_1"]
+    assert figures.fully_trained() == ["generator_nas", "finalist_1", "width_250"]
     lines = figures.finalist_table().splitlines()
-    assert lines[2].startswith(f"| `{BASE}` | 1.200 | 1 | 13.00 | 1 |")
-    assert lines[3].startswith("| `generator_nas` | 0.400 | 3.00 | 13.50 | 1.038 |")
+    assert lines[2].startswith(f"| `{BASE}` | 1.200 | 1 | 13.00 (12.90 to 13.20) | 1 |")
+    shipped = "| `generator_nas` | 0.400 | 3.00 | 13.50 (13.40 to 13.70) | 1.038 |"
+    assert lines[3].startswith(shipped)
     axis = figures.plot_networks().axes[0]
-    assert len(axis.collections) == 5  # the last: 0.35 ms of the table over the measured ratios
-    trained = sorted(axis.collections[-1].get_offsets().tolist())
+    assert len(axis.collections) == 6  # the last: 0.35 ms of the table over the measured ratios
+    assert axis.collections[-1].get_offsets().tolist() == [pytest.approx([0.35 / 6, 15.0])]
+    trained = sorted(axis.collections[-2].get_offsets().tolist())
     assert trained == [pytest.approx([0.35 / 4, 14.0]), pytest.approx([0.35 / 3, 13.5])]
 
 
 def test_ranks_are_drawn_as_recorded():
     shared, alone, fids = [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0], [20.0, 30.0, 40.0, 50.0]
     for index, fid in enumerate(fids):
-        note(KEEP, f"short_fid.random_{index}", fid, "FID", "shorts", predicted=0.3,
-             macs=10 - index)  # fmt: skip
+        note(KEEP, f"short_fid.random_{index}", fid, "FID", "shorts",
+             predicted=(0.2, 0.4, 0.3, 0.1)[index], macs=10 - index)  # fmt: skip
     note(KEEP, "rank_correlation", 0.8, "Spearman's rho", "alone", networks=4, shared=shared,
          alone=alone)  # fmt: skip
     left, right = figures.plot_ranks().axes
@@ -127,6 +131,7 @@ def test_ranks_are_drawn_as_recorded():
     # Fisher: tanh(atanh(0.8) -+ 1.96 / sqrt(4 - 3)) = tanh(1.0986 -+ 1.96)
     assert (value, low, high) == pytest.approx((0.8, -0.6967, 0.9956), abs=1e-3)
     assert rho["fewer MACs, FID of the finetuned slice"][0] == pytest.approx(1.0)
+    assert rho["fewer MACs, FID of the finetuned slice, at equal ms"][0] == pytest.approx(1.0)
 
 
 def test_a_finalist_is_held_against_the_width_sweep_of_its_fid():
@@ -134,8 +139,21 @@ def test_a_finalist_is_held_against_the_width_sweep_of_its_fid():
         note(KEEP, f"short_fid.width_{width}", fid, "FID", "shorts", predicted=ms)
     note(KEEP, "short_fid.finalist_0", 800**0.5, "FID", "shorts", predicted=0.1)
     note(KEEP, "short_fid.finalist_1", 50.0, "FID", "shorts", predicted=0.1)  # no such in the sweep
-    ((name, times),) = figures.over_width_sweep()  # 0.2 ms halfway, on the logarithm of FID
-    assert name == "finalist_0" and times == pytest.approx(2.0)
+    for index, ms in enumerate((0.25, 0.16, 0.4)):
+        note(KEEP, f"short_fid.random_{index}", 800**0.5, "FID", "shorts", predicted=ms)
+    # 0.2 ms halfway, on the logarithm of FID; of the random networks the one that gains most
+    (finalist, times), (best, gained) = figures.over_width_sweep()
+    assert (finalist, best) == ("finalist_0", "random_1")
+    assert (times, gained) == pytest.approx((2.0, 1.25))
+
+
+def test_a_line_through_macs_is_what_the_table_has_to_beat():
+    configs = list(SPACE.samples(30, seed=4))
+    line = [0.1 + 0.05 * config.macs() / 1e6 for config in configs]
+    assert figures.linear_in_macs(configs, line) == pytest.approx((0.0, 1.0), abs=1e-9)
+    line[0] *= 2
+    error, within = figures.linear_in_macs(configs, line)
+    assert error > 0 and within < 1
 
 
 # --- the builder --------------------------------------------------------------------------------

@@ -177,6 +177,9 @@ def test_the_table_knows_every_layer_of_the_space_and_adds_them_up():
         table.fit(configs, ms)
         assert [table(c) for c in configs] == pytest.approx(ms)
         assert table.factor == pytest.approx(0.6) and table.layer_ms == pytest.approx(-0.005)
+    added = table.contributions(configs[0])
+    assert list(added) == [*configs[0].layers(), "modulation", "call"]
+    assert sum(added.values()) == pytest.approx(ms[0])
     with pytest.raises(ArchitectureError, match="not in the latency table"):
         table(Architecture())
     with pytest.raises(ArchitectureError, match="at least 4 networks"):

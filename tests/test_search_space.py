@@ -72,6 +72,8 @@ def test_a_space_counts_what_it_holds():
     )
     every = set(space.samples(space.size(), seed=0))
     assert len(every) == space.size() == 2 * 3 * 4 * 1 * 4 * 2
+    in_order = list(space.every())
+    assert len(in_order) == len(every) and set(in_order) == every
     with pytest.raises(ArchitectureError, match="n must be from 1"):
         list(space.samples(space.size() + 1, seed=0))
 

@@ -11,6 +11,7 @@ import textwrap
 import time
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -33,7 +34,7 @@ from fastgen_course.runtimes.shards import (
     read_shards,
     shard_paths,
 )
-from fastgen_course.runtimes.workers import WorkerPool
+from fastgen_course.runtimes.workers import STARTS, WorkerPool, _running_ray
 from fastgen_course.sampling.one_step import sample_generator
 from fastgen_course.show import to_uint8
 from fastgen_course.timing import threads_set
@@ -158,7 +159,24 @@ def test_a_ray_that_does_not_start_is_one_sentence_and_leaves_nothing(weights, m
     words = r"did not start here \(The current node timed out during startup\); try again"
     with pytest.raises(ScaleError, match=words), WorkerPool(1):
         pass
-    assert started[0].wait(timeout=60) != 0
+    assert len(started) == STARTS
+    assert all(process.wait(timeout=60) != 0 for process in started)
+
+
+def test_a_ray_that_is_late_once_is_started_again(weights, monkeypatch):
+    ray = pytest.importorskip("ray", reason="pip install ray")
+    places = []
+
+    def late_once(**settings):
+        places.append(Path(settings["_temp_dir"]))
+        assert places[-1].is_dir()
+        if len(places) == 1:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", late_once)
+    with _running_ray(ray, 1, None):
+        assert len(set(places)) == 2
+    assert not any(place.exists() for place in places)
 
 
 # --- Ray ----------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from fastgen_course.runtimes.shards import (
 from fastgen_course.timing import measure_once
 
 TRIES = 3  # a shard that ends so many workers is not given to another
+STARTS = 2  # Ray waits half a minute for itself; on a busy machine the second start is quicker
 _RAY_STORE_BYTES = 80 << 20  # Ray's minimum is 75 MiB; results are a few bytes
 INSTALL = 'python -m pip install -c constraints.txt -e ".[scale]"'
 
@@ -253,28 +254,34 @@ def _running_ray(ray: Any, workers: int, address: str | None) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    place = _short_folder()
+    places: list[str] = []
     try:
-        try:
-            ray.init(
-                address="local",  # never one that happens to run here
-                num_cpus=workers,  # a claim, not a core: more workers than cores may be asked
-                include_dashboard=False,
-                object_store_memory=_RAY_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=place,
-                **quiet,
-            )
-        except Exception as error:  # Ray raises no narrower one, as when it waited too long
-            _end_what_uses(place)
-            why = str(error).split(". ")[0].rstrip(".") or type(error).__name__
-            raise ScaleError(
-                f"Ray did not start here ({why}); try again when the machine is less busy."
-            ) from error
+        for left in range(STARTS - 1, -1, -1):
+            places.append(_short_folder())
+            try:
+                ray.init(
+                    address="local",  # never one that happens to run here
+                    num_cpus=workers,  # a claim, not a core: more workers than cores may be asked
+                    include_dashboard=False,
+                    object_store_memory=_RAY_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=places[-1],
+                    **quiet,
+                )
+                break
+            except Exception as error:  # Ray raises no narrower one, as when it waited too long
+                _end_what_uses(places[-1])
+                if left:
+                    continue
+                why = str(error).split(". ")[0].rstrip(".") or type(error).__name__
+                raise ScaleError(
+                    f"Ray did not start here ({why}); try again when the machine is less busy."
+                ) from error
         yield
     finally:
         ray.shutdown()
-        shutil.rmtree(place, ignore_errors=True)
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _short_folder() -> str:

@@ -104,10 +104,18 @@ class LatencyTable:
         found["modulation"] = self.factor * float(np.interp(width, channels, ms))
         return found
 
+    def contributions(self, config: Architecture) -> dict[str, float]:
+        """What each layer adds to the prediction in milliseconds, and "call" what none does.
+
+        A layer adds less than it takes alone (`parts`) where `layer_ms` is below 0: alone it has a
+        call to itself.
+        """
+        layers = {name: ms + self.layer_ms for name, ms in self.parts(config).items()}
+        return {**layers, "call": self.constant_ms}
+
     def __call__(self, config: Architecture) -> float:
         """Predicted milliseconds of an architecture at batch 1."""
-        parts = self.parts(config)
-        return self.constant_ms + self.layer_ms * len(parts) + sum(parts.values())
+        return sum(self.contributions(config).values())
 
     def fit(self, configs: Sequence[Architecture], ms: Sequence[float]) -> None:
         """Set the three constants by least squares of the *relative* error on measured networks.

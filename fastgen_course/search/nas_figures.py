@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -136,6 +138,10 @@ def plot_volumes() -> Figure:
     """Each searcher's hypervolume over the seeds: every seed a dot, the median a line."""
     found = volumes()
     fig, axis = plt.subplots(figsize=(6.4, 2.8))
+    with suppress(ResultError):
+        axis.axvline(result(f"{AREA}.exact_hypervolume").value, color="#cc6677", lw=1.2, ls="--",
+                     label="all networks asked")  # fmt: skip
+        axis.legend(fontsize=8, loc="lower left")
     for row, (_name, values) in enumerate(found.items()):
         spread = np.linspace(-0.18, 0.18, len(values))
         axis.scatter(values, row + spread, s=12)
@@ -201,10 +207,14 @@ def plot_networks() -> Figure:
     axis.step(*zip(*front, strict=True), where="post", lw=0.8, color="black", zorder=0)
     try:
         base_ms = found[BASE][0].extra["predicted"]  # the machine was faster or slower that day
-        full = [(base_ms / result(f"{AREA}.{n}_speedup").value, result(f"{AREA}.fid.{n}").value)
-                for n in fully_trained()]  # fmt: skip
-        axis.scatter(*zip(*full, strict=True), s=110, marker="*", facecolors="none",
-                     edgecolors=PALETTE[2], label="finalists, fully trained")  # fmt: skip
+        for plain, marker, words in ((False, "*", "finalists"), (True, "s", "plain widths")):
+            full = [
+                (base_ms / result(f"{AREA}.{n}_speedup").value, result(f"{AREA}.fid.{n}").value)
+                for n in fully_trained() if n.startswith("width_") == plain
+            ]  # fmt: skip
+            axis.scatter(*zip(*full, strict=True), s=50 if plain else 110, marker=marker,
+                         facecolors="none", edgecolors=PALETTE[2],
+                         label=f"{words}, fully trained")  # fmt: skip
     except (ResultError, IndexError, TypeError, ValueError):
         pass
     axis.set(xlabel="ms at batch 1, in the latency table's milliseconds", ylabel="FID",
@@ -226,16 +236,19 @@ def describe_networks() -> str:
 
 
 def fully_trained() -> list[str]:
-    """The finalists whose full training was scored, the shipped one first."""
+    """The finalists and plain widths whose full training was scored, the shipped one first."""
     stem = f"{AREA}.fid."
     names = [r.name.removeprefix(stem) for r in all_results(AREA) if r.name.startswith(stem)]
     return sorted((n for n in names if n != BASE), key=lambda n: (n != SHIPPED, n))
 
 
 def finalist_table() -> str:
-    """GENERATOR_BASE and the fully trained finalists as a Markdown table."""
-    lines = ["| network | ms at batch 1 | times faster | FID | over GENERATOR_BASE | exact |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    """GENERATOR_BASE, the fully trained finalists and plain widths as a Markdown table."""
+    lines = [
+        "| network | ms at batch 1 | times faster | FID, over three seeds | over GENERATOR_BASE | "
+        "exact |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in [BASE, *fully_trained()]:
         ms, fid, exact = (
             result(f"{AREA}.{x}").value
@@ -245,27 +258,26 @@ def finalist_table() -> str:
         if name != BASE:
             speed = f"{result(f'{AREA}.{name}_speedup').value:.2f}"
             ratio = f"{result(f'{AREA}.{name}_fid_ratio').value:.3f}"
-        lines.append(f"| `{name}` | {ms:.3f} | {speed} | {fid:.2f} | {ratio} | {exact:.3f} |")
+        low, high = result(f"{AREA}.fid.{name}").spread
+        lines.append(
+            f"| `{name}` | {ms:.3f} | {speed} | {fid:.2f} ({low:.2f} to {high:.2f}) | {ratio} | "
+            f"{exact:.3f} |"
+        )
     return "\n".join(lines)
 
 
-def beaten_base() -> int:
-    """How many of the random networks have both fewer ms and a lower FID than GENERATOR_BASE."""
-    found = plotted()
-    base = _point(found[BASE][0])
-    return sum(p[0] < base[0] and p[1] < base[1] for p in map(_point, found["random"]))
-
-
-def _ranked() -> tuple[Result, list[float], list[float]]:
-    """The recorded correlation; FID of the same networks' finetuned slices, and their MACs."""
+def _ranked() -> tuple[Result, list[float], list[float], list[float]]:
+    """The recorded correlation; of the same networks' finetuned slices the FID, and of the
+    networks MACs and predicted milliseconds."""
     row = result(f"{AREA}.rank_correlation")
     tuned = [result(f"{AREA}.short_fid.random_{i}") for i in range(row.extra["networks"])]
-    return row, [r.value for r in tuned], [float(r.extra["macs"]) for r in tuned]
+    macs, ms = ([float(r.extra[x]) for r in tuned] for x in ("macs", "predicted"))
+    return row, [r.value for r in tuned], macs, ms
 
 
 def plot_ranks() -> Figure:
     """What the supernet says of random networks against what comes of them, in both ways."""
-    row, fids, _ = _ranked()
+    row, fids, _, _ = _ranked()
     fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.0), layout="constrained")
     for axis, values in zip(axes, (row.extra["alone"], fids), strict=True):
         axis.scatter(row.extra["shared"], values, s=22)
@@ -276,7 +288,7 @@ def plot_ranks() -> Figure:
 
 
 def describe_ranks() -> str:
-    row, _, _ = _ranked()
+    row = _ranked()[0]
     return (
         f"{row.extra['networks']} random networks against the distance of their slice of the "
         f"supernet. Left their distance trained by themselves, rank correlation {row.value:.2f}; "
@@ -285,39 +297,54 @@ def describe_ranks() -> str:
 
 
 def rank_rows() -> list[tuple[str, float, float, float]]:
-    """(what is held against what, Spearman's rho, and Fisher's 95 % interval of it)."""
-    row, fids, macs = _ranked()
+    """(what is held against what, Spearman's rho, and Fisher's 95 % interval of it).
+
+    At equal milliseconds: the partial correlation, given the predicted milliseconds.
+    """
+    row, fids, macs, ms = _ranked()
     shared, alone = row.extra["shared"], row.extra["alone"]
     fewer = [-m for m in macs]
     pairs = (
-        ("slice, training from fresh weights", shared, alone),
-        ("slice, FID of the finetuned slice", shared, fids),
-        ("training from fresh weights, FID of the finetuned slice", alone, fids),
-        ("fewer MACs, training from fresh weights", fewer, alone),
-        ("fewer MACs, FID of the finetuned slice", fewer, fids),
+        ("slice, training from fresh weights", shared, alone, None),
+        ("slice, FID of the finetuned slice", shared, fids, None),
+        ("training from fresh weights, FID of the finetuned slice", alone, fids, None),
+        ("fewer MACs, training from fresh weights", fewer, alone, None),
+        ("fewer MACs, FID of the finetuned slice", fewer, fids, None),
+        ("slice, FID of the finetuned slice, at equal ms", shared, fids, ms),
+        ("fewer MACs, FID of the finetuned slice, at equal ms", fewer, fids, ms),
     )
     found = []
-    half = 1.96 / np.sqrt(len(fids) - 3)
-    for words, first, second in pairs:
+    for words, first, second, given in pairs:
+        half = 1.96 / math.sqrt(max(1, len(fids) - 3 - (given is not None)))
         rho = rank_correlation(first, second)
+        if given is not None:
+            a, b = rank_correlation(first, given), rank_correlation(second, given)
+            rho = (rho - a * b) / math.sqrt((1 - a * a) * (1 - b * b))
         middle = np.arctanh(np.clip(rho, -0.999999, 0.999999))
         found.append((words, rho, float(np.tanh(middle - half)), float(np.tanh(middle + half))))
     return found
 
 
 def over_width_sweep() -> list[tuple[str, float]]:
-    """(finalist, times fewer ms than a plain width sweep of its FID), between the sweep's points.
+    """(network, times fewer ms than a plain width sweep of its FID), between the sweep's points.
 
-    Finalists outside the sweep's FIDs are left out.
+    The finalists, and of the random networks the one that gains most. Networks outside the sweep's
+    FIDs are left out.
     """
     found = plotted()
     sweep = sorted(_point(row)[::-1] for row in found["width"])
     fids, ms = np.log([fid for fid, _ in sweep]), [m for _, m in sweep]
-    return [
-        (row.name.split(".")[-1], float(np.interp(np.log(row.value), fids, ms)) / _point(row)[0])
-        for row in found["finalist"]
-        if fids[0] <= np.log(row.value) <= fids[-1]
-    ]
+    gains = {
+        kind: [
+            (row.name.split(".")[-1],
+             float(np.interp(np.log(row.value), fids, ms)) / _point(row)[0])
+            for row in found[kind]
+            if fids[0] <= np.log(row.value) <= fids[-1]
+        ]
+        for kind in ("finalist", "random")
+    }  # fmt: skip
+    best = sorted(gains["random"], key=lambda gain: gain[1])[-1:]
+    return gains["finalist"] + best
 
 
 def plotted_architectures() -> list[Architecture]:
@@ -329,3 +356,13 @@ def cost_correlations(configs: Sequence[Architecture], ms: Sequence[float]) -> t
     """Rank correlation of milliseconds with MACs, and with the number of layers."""
     macs, layers = [c.macs() for c in configs], [len(c.layers()) for c in configs]
     return rank_correlation(macs, ms), rank_correlation(layers, ms)
+
+
+def linear_in_macs(configs: Sequence[Architecture], ms: Sequence[float]) -> tuple[float, float]:
+    """(median error, share within 10 %) of the best line through MACs, fitted to these very
+    networks by least squares of the relative error: what a table of layers has to beat."""
+    macs, ms = np.array([c.macs() for c in configs], float), np.asarray(ms, float)
+    columns = np.stack([np.ones_like(macs), macs / macs.max()], 1) / ms[:, None]
+    line = np.linalg.lstsq(columns, np.ones(len(ms)), rcond=None)[0]
+    errors = np.abs(columns @ line - 1)
+    return float(np.median(errors)), float((errors <= 0.1).mean())

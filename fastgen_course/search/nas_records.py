@@ -3,10 +3,11 @@
     python -m fastgen_course.search.nas_records [PART ...]
 
 Minutes on one idle core: `supernet` 9, `halving` 4, `latency` 2 (on an otherwise idle machine),
-`quality` 3, `search` 3, `alone` 7, `shorts` 12, `finalists` 40, `pull` 18, `ratios` 6 (idle).
-`quality` needs `supernet`; `search` needs `latency` and `quality`; `alone` goes on from `quality`;
-`shorts`, `pull` and `finalists` need `search`; `ratios` needs `finalists`. All go on where they
-were, row by row; `--again` measures anew. `--tiny` tries the first parts on little and records
+`quality` 3, `search` 3, `alone` 7, `ends` 1, `shorts` 12, `exact` 10, `finalists` 40, `pull` 18,
+`ratios` 34 (24 of them to train the plain widths; the rest wants an idle machine). `quality` needs
+`supernet`; `search` needs `latency` and `quality`; `alone` and `ends` go on from `quality`;
+`shorts`, `exact`, `pull` and `finalists` need `search`; `ratios` needs `finalists`. All go on where
+they were, row by row; `--again` measures anew. `--tiny` tries the first parts on little and records
 nothing. `--workers N` has the trials of `quality` on N workers of Ray. `finalist_0`, `finalist_1`
 and `finalist_2` train one finalist each, so that two cores can share what `finalists` does.
 """
@@ -36,6 +37,12 @@ from fastgen_course.search.finalists import (
     time_side_by_side,
 )
 from fastgen_course.search.latency import LatencyTable
+from fastgen_course.search.nas_checks import (
+    TRAINED_WIDTHS,
+    record_ends,
+    record_exact,
+    width_trainer,
+)
 from fastgen_course.search.nas_searching import record_latency, record_quality, record_search
 from fastgen_course.search.noting import (
     AREA,
@@ -228,7 +235,8 @@ def train_finalist(options: Options, index: int) -> None:
 
 
 def record_ratios(options: Options) -> None:
-    """Milliseconds and FID of the finalists beside GENERATOR_BASE's."""
+    """Milliseconds and FID of the finalists, and of plain widths with their training, beside
+    GENERATOR_BASE's."""
     configs, best = load_finalists()
     networks = {BASE: teacher()}
     for index in range(len(configs)):
@@ -236,7 +244,9 @@ def record_ratios(options: Options) -> None:
             networks[SHIPPED] = load_model(SHIPPED)
         else:
             networks[f"finalist_{index}"] = finalist_trainer(index).run(quiet=True, keep=True)
-    rows = time_side_by_side(networks, 60.0)
+    for width in TRAINED_WIDTHS:
+        networks[f"width_{width}"] = width_trainer(width).run(quiet=True, keep=True)
+    rows = time_side_by_side(networks, 90.0)
     print(rows.table(), flush=True)
     scores = {}
     for name, network in networks.items():
@@ -269,7 +279,9 @@ RECORDERS: dict[str, Callable[[Options], None]] = {
     "quality": record_quality,
     "search": record_search,
     "alone": record_alone,
+    "ends": record_ends,
     "shorts": record_shorts,
+    "exact": record_exact,
     "finalists": record_finalists,
     "pull": record_pull,
     "ratios": record_ratios,

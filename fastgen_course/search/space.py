@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
 
 from fastgen_course.models.searched import (
@@ -165,6 +166,16 @@ class SearchSpace:
             if config not in seen:
                 seen.add(config)
                 yield config
+
+    def every(self) -> Iterator[Architecture]:
+        """Every architecture of the space once, in the order of its genotypes."""
+        decisions = self.decisions
+        names = [d.name for d in decisions]
+        for genotype in product(*(range(len(d.options)) for d in decisions)):
+            picked = dict(zip(names, genotype, strict=True))
+            absent = (n for n in CONVS if self.blocks[n][picked[f"{n}.block"]] == "none")
+            if all(picked[f"{n}.width"] == 0 for n in absent):  # it has no width to choose
+                yield self.decode(genotype)
 
     def largest(self) -> Architecture:
         """Every width at its widest, dense 3x3 convolutions and transposed ones where allowed."""

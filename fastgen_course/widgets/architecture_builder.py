@@ -37,10 +37,8 @@ def layers_figure(
     fig, axis = plt.subplots(figsize=(7.2, 0.7 + 0.5 * len(configs)))
     names: list[str] = []
     for row, (_, config) in enumerate(configs):
-        parts = table.parts(config)
-        shared = table.constant_ms + table.layer_ms * len(parts)
         left = 0.0
-        for name, ms in [*parts.items(), ("call", max(0.0, shared))]:
+        for name, ms in table.contributions(config).items():
             if name not in names:
                 names.append(name)
             colour = plt.colormaps["tab10"](names.index(name) % 10)

@@ -24,6 +24,7 @@ from fastgen_course.pipeline import (
     records,
     stages,
 )
+from fastgen_course.pipeline.stages import kept_widths
 from fastgen_course.search import latency as tables
 from fastgen_course.search.inherit import inherited_supernet
 from fastgen_course.search.latency import LatencyTable, space_layers
@@ -97,7 +98,7 @@ def test_the_recipe_runs_once_and_only_what_changed_runs_again(base, runs, monke
         with torch.no_grad():
             lesson = trainer.original(work.noise, work.words)
             torch.testing.assert_close(lesson, base(work.noise, work.words), rtol=0, atol=1e-5)
-    assert all(b == round(0.85 * a) for a, b in zip(searched.widths, pruned.widths, strict=True))
+    assert pruned.widths == kept_widths(searched.widths, TINY.keep)
     painter = Painter(folder / done.graphs["onnxruntime"])
     picture = painter(["a small red boot"], torch.Generator().manual_seed(0))
     assert picture.shape == (1, 28, 28, 3)
@@ -337,6 +338,12 @@ def test_the_command_names_the_card(runs, monkeypatch, capsys):
     assert "card.json" in capsys.readouterr().out
     assert cli.main(["pipeline", "--dry", "--record"]) == 2
     assert "leave --dry or --record out" in capsys.readouterr().err
+
+
+def test_what_pruning_keeps_fills_registers():
+    assert kept_widths((64, 64, 32, 32, 16, 8), 0.75) == (48, 48, 24, 24, 16, 8)
+    assert kept_widths((64, 20, 12, 4), 0.5) == (32, 8, 8, 4)  # never more than there is
+    assert kept_widths((64, 20), 1.0) == (64, 16)
 
 
 def test_pruning_in_the_dry_run_has_a_cut_after_the_first():

@@ -35,7 +35,7 @@ class Recipe:
             no latency table can serve.
         pictures: captions on which candidates and stages are compared with the base, from 1.
         distil: the chosen network learns to draw what the base draws.
-        keep: share of each layer's channels that pruning leaves, in (0, 1].
+        keep: share of each layer's channels that pruning leaves, in (0, 1], to a multiple of 8.
         prune, quantise: the trainings of pruning, its widths from `keep`, and on the integers'
             grid. Each starts from what the stage before made and is taught by the base, whatever
             their `start` and `teacher` name.
@@ -50,7 +50,7 @@ class Recipe:
     most_ms: float = 0.35
     pictures: int = 128
     distil: MatchRecipe = field(default_factory=lambda: MatchRecipe(steps=2500, seed=61))
-    keep: float = 0.85
+    keep: float = 0.75
     prune: PruneRecipe = field(default_factory=lambda: PruneRecipe(steps=1500, seed=62))
     quantise: QATRecipe = field(default_factory=lambda: QATRecipe(weight_bits=7, seed=63))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from math import inf
@@ -51,6 +51,7 @@ from fastgen_course.training.matching import MatchTrainer
 
 BASE = "generator_base"
 STAGES = ("search", "distil", "prune", "quantise")  # that give a network
+LANES = 8  # float32 numbers in a register of 256 bits
 Say = Callable[[str], None]
 _PLACES = {"to_rgb": "rgb"}
 
@@ -140,8 +141,8 @@ class Pipeline:
 
     def prune(self) -> Trained:
         """Channels go in rounds while what is left learns on, taught by the base again."""
-        before, keep = self.distil(), self.recipe.keep
-        widths = tuple(max(1, round(keep * width)) for width in before.widths)
+        before = self.distil()
+        widths = kept_widths(before.widths, self.recipe.keep)
         recipe = replace(self.recipe.prune, widths=widths)
 
         def work(key: str) -> dict[str, Any]:
@@ -308,6 +309,15 @@ class Pipeline:
         name = f"export-{key}-card.json"
         write_json(self.folder / name, card)
         return name
+
+
+def kept_widths(widths: Sequence[int], keep: float) -> tuple[int, ...]:
+    """`keep` of each layer's channels, to the nearest multiple of LANES and not below it.
+
+    What is left over beside full registers costs as much as another full one: a network of 54, 27
+    and 14 channels was no faster here than one of 64, 32 and 16.
+    """
+    return tuple(min(w, max(LANES, LANES * round(keep * w / LANES))) for w in widths)
 
 
 def folded_from(supernet: Supernet, config: Architecture) -> FoldedGenerator:

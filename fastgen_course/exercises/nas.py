@@ -212,7 +212,7 @@ register_prediction(
     difficulty=1,
     minutes=2,
     question="Random search asks 400 times in a space of 2.4 million networks. How likely is it "
-    "that at least one of the 400 is among the best 1 % of the space?",
+    "that at least one of the 400 is among the best 1 % of what it draws from?",
     choices=_LUCK,
     answer="about 98 %",
     why="1 - 0.99^400 = 0.982. The size of the space is nowhere in it. That is why random search "

@@ -263,6 +263,9 @@ def finalist_table() -> str:
             f"| `{name}` | {ms:.3f} | {speed} | {fid:.2f} ({low:.2f} to {high:.2f}) | {ratio} | "
             f"{exact:.3f} |"
         )
+    with suppress(ResultError):
+        fid, exact = (result(f"{BASE}.{x}_real").value for x in ("fid", "exact_accuracy"))
+        lines.append(f"| photographs | | | {fid:.2f} | | {exact:.3f} |")
     return "\n".join(lines)
 
 

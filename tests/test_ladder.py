@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fastgen_course import cli
 from fastgen_course.authoring import readme
@@ -93,6 +94,32 @@ def test_rungs_are_timed_in_turn_and_the_factors_multiply_to_the_whole(place):
     assert "sleeps 8 ms" in measuring.split_sentence(ladder)
     text = command.describe(ladder)
     assert text.index("control rows") < text.index("sleeps 2 ms")
+
+
+def test_no_row_is_slowed_by_a_thread_too_few_or_too_many(place):
+    """Neither for one picture nor for many at once, where another count may be the better one."""
+
+    def draw(captions, generator):
+        one, threads = len(captions) == 1, torch.get_num_threads()
+        time.sleep({(True, 1): 0.006, (True, 2): 0.002, (False, 1): 0.02, (False, 2): 0.2}
+                   [one, threads])  # fmt: skip
+        return np.zeros((len(captions), 28, 28, 3), np.uint8)
+
+    rung = replace(sleeping("mine", 0, ""), make=lambda _f, _b: draw, runtime="yours")
+    (row,) = climb([rung], place, 1, say=lambda _: None).rows
+    assert row.threads == 2 and 2 <= row.batch1_ms < 6
+    assert row.images_per_s > 2 * 64 / 0.2
+
+
+def test_the_last_rung_is_held_against_the_old_method_with_a_runtime(ladder):
+    assert measuring.rival_sentence(ladder) == ""
+    rows = [*ladder.rows, row("gpt_onnx", 40.0, control=True, images_per_s=100.0)]
+    with_it = replace(ladder, rows=rows)
+    many = 1000 / 0.1 / 100
+    assert measuring.rival_sentence(with_it) == (
+        "Against the cached loop in ONNX Runtime it is 400 times fewer milliseconds, and "
+        f"{many:.3g} times more pictures at once."
+    )
 
 
 def test_every_row_gets_its_turn_in_every_round():

@@ -155,7 +155,7 @@ def ladder_lines() -> str:
     alt = "Milliseconds a picture for every rung of the ladder, on a logarithmic axis."
     return "\n\n".join(
         [
-            f"{found['sentence']} {found['teacher']}",
+            f"{found['sentence']} {found['rival']} {found['teacher']}",
             f"![{alt}]({CHART.as_posix()})",
             found["markdown"],
             f"Measured with `{found['command']}` on: {found['machine']}.",

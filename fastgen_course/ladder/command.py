@@ -14,6 +14,7 @@ from fastgen_course.ladder.measuring import (
     climb,
     half_size_sentence,
     noise_of,
+    rival_sentence,
     split_sentence,
     three_ratios,
 )
@@ -90,4 +91,5 @@ def describe(ladder: Ladder) -> str:
             best = ratios.get(f"{key}_best_batch")
             end = f", at the best batch {best:.4g}x" if best else ""
             lines.append(f"{words}: {ratios[key]:.4g}x at batch 1{end}")
-    return "\n".join([*lines, half_size_sentence(), *ladder.left_out])
+    lines += [text for text in (rival_sentence(ladder), half_size_sentence()) if text]
+    return "\n".join([*lines, *ladder.left_out])

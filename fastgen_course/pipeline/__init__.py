@@ -1,6 +1,6 @@
 """The whole recipe: search, distil, prune and finetune, quantise, export. One call a stage.
 
-    python -m fastgen_course pipeline              (about an hour on one core; goes on after a kill)
+    python -m fastgen_course pipeline              (half an hour on one core; goes on after a kill)
     python -m fastgen_course pipeline --dry        (in a minute, for a network worth nothing)
 
 A stage's result is kept under the hash of what it was made from: the recipe's fields, and the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,6 @@ COLOURS = dict(
 )  # fmt: skip
 CONTROL = "#999999"
 CONTROL_MARKERS = "x+^vsDP*<>1"
-AROUND = ((0, 10), (-11, 0), (0, -10), (11, 0))  # points from a mark to its number
 
 
 def ladder_figure(rows: Sequence[Row]) -> Figure:
@@ -74,15 +74,28 @@ def quality_figure(rows: Sequence[Row]) -> Figure:
         marker = CONTROL_MARKERS[number % len(CONTROL_MARKERS)] if row.control else "o"
         label = row.words if row.control else f"{number}  {row.words}"
         axis.scatter(row.batch1_ms, row.fid, color=colour, marker=marker, zorder=2, label=label)
-        if not row.control:  # in four directions in turn: neighbours do not cover each other
+        if not row.control:
+            near = _nearest(row, rungs)  # of two close ones the upper has its number above
+            above = near is not None and row.fid > near.fid
             axis.annotate(str(number), (row.batch1_ms, row.fid), fontsize=9, ha="center",
-                          va="center", xytext=AROUND[number % 4],
+                          va="center", xytext=(0, 10 if above else -10),
                           textcoords="offset points")  # fmt: skip
     axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set_yticks([2, 5, 10, 20, 50, 100])
+    axis.minorticks_off()
     axis.set_xlabel("milliseconds a picture, batch 1")
-    axis.set_ylabel("FID (smaller is better)")
+    axis.set_ylabel("FID (smaller is better, logarithmic)")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
+
+
+def _nearest(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The other row with the most similar milliseconds."""
+    others = [other for other in rows if other is not row]
+    gap = {other.name: abs(math.log(other.batch1_ms / row.batch1_ms)) for other in others}
+    return min(others, key=lambda other: gap[other.name], default=None)
 
 
 def draw_chart(rows: Sequence[Row], path: Path) -> Path:

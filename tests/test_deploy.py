@@ -107,8 +107,9 @@ def test_a_searched_network_is_delivered_too(tmp_path, runtime, calibrated):
     if calibrated:  # what is counted is in the graph: a byte a weight, four a channel
         graph = [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
         kernels = [array for array in graph if array.dtype == np.int8 and array.ndim > 1]
-        channels = sum(array.size for array in graph if array.dtype == np.float32
-                       and array.ndim == 1) // 2  # a scale each for the weight and its bias
+        channels = (
+            sum(array.size for array in graph if array.dtype == np.float32 and array.ndim == 1) // 2
+        )  # a scale each for the weight and its bias
         weights = sum(array.size for array in kernels)
         rest = sum(p.numel() for p in network.parameters()) - weights
         counted = calibrated_bytes(network) - 4 * rest - weights

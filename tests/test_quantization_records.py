@@ -10,7 +10,12 @@ from fastgen_course.compression import quantization_figures as figures
 from fastgen_course.compression import quantization_quality as scores
 from fastgen_course.compression import quantization_records as records
 from fastgen_course.compression.codebook import codebook_generator
-from fastgen_course.compression.dynamic_gpt import GPT_ROWS, dynamic_copy, gpt_calls
+from fastgen_course.compression.dynamic_gpt import (
+    GPT_ROWS,
+    dynamic_copy,
+    gpt_calls,
+    operators_started,
+)
 from fastgen_course.compression.int8_runtimes import (
     EXACT,
     FLOAT,
@@ -251,6 +256,8 @@ def test_the_language_model_draws_in_every_row():
         assert found["onnxruntime_int8"]().shape == found["eager"]().shape
     copy = dynamic_copy(network.model)
     assert copy.embedding.weight.dtype == torch.float32  # the table is still a table
+    started = operators_started(network.model)
+    assert started["torchao"] > 5 * started["eager"] > 0
 
 
 # --- figures and the slider ---------------------------------------------------------------------

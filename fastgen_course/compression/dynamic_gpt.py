@@ -76,6 +76,28 @@ def gpt_calls(
         yield found, refused
 
 
+@torch.no_grad()
+def operators_started(model: GPT | None = None) -> dict[str, int]:
+    """How many of PyTorch's operators one linear layer starts for one token: {"eager", "torchao"}.
+
+    As PyTorch's profiler sees them, the operators that an operator starts counted too. Raises
+    ImportError without torchao.
+    """
+    model = model or load_model("gpt")
+    name, plain = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear))
+    found = {}
+    for row, layer in (
+        ("eager", plain),
+        ("torchao", dynamic_copy(model).get_submodule(name)),
+    ):
+        x = torch.randn(1, plain.in_features, generator=torch.Generator().manual_seed(0))
+        layer(x)  # whatever happens once has happened
+        with torch.profiler.profile() as seen:
+            layer(x)
+        found[row] = sum(event.name.startswith("aten::") for event in seen.events())
+    return found
+
+
 class _Graphs:
     """The two graphs of a cached drawing, exported once and quantised where asked."""
 

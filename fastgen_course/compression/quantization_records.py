@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,12 @@ import torch
 from fastgen_course.checkpoints import load_card, load_model
 from fastgen_course.compression import quantization_quality as scores
 from fastgen_course.compression.codebook import codebook_generator, generator_bytes
-from fastgen_course.compression.dynamic_gpt import GPT_ROWS, gpt_quality, time_gpt
+from fastgen_course.compression.dynamic_gpt import (
+    GPT_ROWS,
+    gpt_quality,
+    operators_started,
+    time_gpt,
+)
 from fastgen_course.compression.folding import fold
 from fastgen_course.compression.int8_graphs import write_integer_graph
 from fastgen_course.compression.int8_runtimes import (
@@ -334,6 +340,9 @@ def record_gpt(options: Options) -> None:
             extra = {"base": "gpt", "weights": key, "captions": n}
             _note(options, f"{AREA}.gpt_exact_accuracy.{row}", exact, "share", "gpt", **extra)
             _note(options, f"{AREA}.gpt_nats.{row}", nats, "nats a token", "gpt", **extra)
+    with suppress(ImportError):  # torchao is one of the peers
+        for row, count in operators_started().items():
+            _note(options, f"{AREA}.gpt_operators.{row}", count, "operators", "gpt", base="gpt")
 
 
 def _has(name: str, **extra: Any) -> bool:

@@ -125,10 +125,25 @@ def test_the_last_rung_is_held_against_the_old_method_with_a_runtime(ladder):
 def test_every_row_gets_its_turn_in_every_round():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "ab"}
-    same = dict.fromkeys("ab", 1), dict.fromkeys("ab", "float32")
+    same = dict.fromkeys("ab", (1,)), dict.fromkeys("ab", "float32")
     rows = time_in_turn(calls, *same, 1, 3, 0.0)
     assert len(rows["a"].times_ms) == len(rows["b"].times_ms) == 3
     assert list(dict.fromkeys(order)) == ["a", "b"]
+
+
+def test_each_row_keeps_the_threads_with_which_it_was_faster_over_all_rounds():
+    slow_with = {"a": 1, "b": 2}
+    calls = {
+        name: lambda name=name: time.sleep(
+            0.004 if torch.get_num_threads() == slow_with[name] else 0.001
+        )
+        for name in "ab"
+    }
+    threads, kinds = dict.fromkeys("ab", (1, 2)), dict.fromkeys("ab", "float32")
+    rows = time_in_turn(calls, threads, kinds, 1, 3, 0.0)
+    assert (rows["a"].threads, rows["b"].threads) == (2, 1)
+    assert all(1 <= rows[name].median_ms < 4 for name in "ab")
+    assert rows["a"].median_ms == np.median(rows["a"].times_ms)
 
 
 def test_weights_macs_and_bytes_of_a_generator(monkeypatch):
@@ -151,7 +166,7 @@ def row(name, ms, **settings):
 @pytest.fixture
 def ladder():
     calls = {name: lambda: None for name in ("plain", "cached", "student_eager", "last")}
-    same = dict.fromkeys(calls, 1), dict.fromkeys(calls, "float32")
+    same = dict.fromkeys(calls, (1,)), dict.fromkeys(calls, "float32")
     timings = time_in_turn(calls, *same, 1, 4, 0.0)
     rows = [
         row("plain", 100.0, change=""), row("cached", 50.0, change="recomputation"),

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from fastgen_course.compression import int8_runtimes
 from fastgen_course.compression import quantization_figures as figures
 from fastgen_course.compression import quantization_quality as scores
 from fastgen_course.compression import quantization_records as records
@@ -196,7 +197,18 @@ def test_a_row_that_fails_leaves_one_sentence(generator, tmp_path, monkeypatch):
         Workshop(networks, tmp_path, 1).draw("compile")
 
 
-def test_the_headline_is_the_fastest_row_that_draws_the_shipped_network(folder, capsys):
+@pytest.fixture
+def vnni(monkeypatch):
+    """Sets whether this processor has VNNI, for whoever asks."""
+
+    def have(yes: bool) -> None:
+        monkeypatch.setattr(int8_runtimes, "adds_four_byte_products", lambda: yes)
+
+    have(True)
+    return have
+
+
+def test_the_headline_is_the_fastest_row_that_draws_the_shipped_network(folder, vnni, capsys):
     ms = {"eager": 4.0, "onnxruntime": 2.0, "int8_onnxruntime": 1.0, "int8_openvino": 0.5}
     ms["int8_library"] = 0.4
     rows = Comparison({name: timing(name, 1, value) for name, value in ms.items()})
@@ -206,7 +218,9 @@ def test_the_headline_is_the_fastest_row_that_draws_the_shipped_network(folder, 
     # OpenVINO drew other pictures and the library another network: neither may be the headline.
     assert row.value == pytest.approx(2.0) and row.runtime == "int8_onnxruntime over onnxruntime"
     assert row.extra["weights"] == "w" and row.batch == 1 and row.threads == 1
-    assert result("quantization.int8_openvino.batch1_speedup").value == pytest.approx(4.0)
+    assert result("quantization.four_products.int8_openvino.batch1_speedup").value == pytest.approx(
+        4.0
+    )
     assert records._timed(1, "w") and not records._timed(1, "v") and not records._timed(64, "w")
     lost = Comparison({name: timing(name, 64, value) for name, value in ms.items()})
     records.keep_timings(KEEP, lost, {"int8_openvino": 0.2}, 64, "w")
@@ -215,14 +229,43 @@ def test_the_headline_is_the_fastest_row_that_draws_the_shipped_network(folder, 
         result("int8.speedup_batch64")
 
 
-def test_the_table_keeps_rows_that_lost_and_says_why(folder):
+def test_a_headline_is_of_a_processor_with_vnni_once_one_was_measured(folder, vnni):
+    def keep(ms: float) -> None:
+        values = {"onnxruntime": 2.0, "int8_onnxruntime": ms}
+        rows = Comparison({name: timing(name, 1, value) for name, value in values.items()})
+        records.keep_timings(KEEP, rows, {"int8_onnxruntime": 0.0}, 1, "w")
+
+    vnni(False)
+    keep(1.6)
+    assert result("int8.speedup_batch1").value == pytest.approx(1.25)  # better than none
+    assert records._timed(1, "w")
+    vnni(True)
+    assert not records._timed(1, "w")
+    keep(1.0)
+    assert result("int8.speedup_batch1").value == pytest.approx(2.0)
+    vnni(False)
+    keep(1.25)
+    headline = result("int8.speedup_batch1")
+    assert headline.value == pytest.approx(2.0) and headline.extra["kind"] == "four_products"
+    assert result("int8.two_products.speedup_batch1").value == pytest.approx(1.6)
+    # Both are in the table and the figure, each beside its own best float32 row.
+    assert figures.recorded_kinds(1) == ["four_products", "two_products"]
+    table = figures.speed_table(1)
+    assert "ms, with VNNI" in table and "ms, without VNNI" in table
+    line = next(text for text in table.splitlines() if "ours: blocks" in text)
+    assert "| 1 | 2.00x" in line and "| 1.25 | 1.60x" in line
+    assert [row.ms for row in figures.speed_rows(1, "two_products")] == [1.25, 2.0]
+    assert "without VNNI: best float32" in figures.describe_speed((1,))
+
+
+def test_the_table_keeps_rows_that_lost_and_says_why(folder, vnni):
     keep_quality("base", 13.0)
     keep_quality("generator_int8", 13.2)
     keep_quality("int8_library", 13.9)
     ms = {"onnxruntime": 2.0, "int8_onnxruntime": 1.0, "int8_rounded": 8.0, "int8_library": 1.5}
     rows = Comparison({name: timing(name, 1, value) for name, value in ms.items()})
     records.keep_timings(KEEP, rows, {"int8_onnxruntime": 0.0}, 1, "w")
-    records._refuse(KEEP, "int8_torchao.batch1", "It has no compiler.", "speed")
+    records._refuse(KEEP, "four_products.int8_torchao.batch1", "It has no compiler.", "speed")
     found = figures.speed_rows(1)
     assert [row.name for row in found] == ["int8_onnxruntime", "int8_library", "onnxruntime",
                                            "int8_rounded"]  # fmt: skip

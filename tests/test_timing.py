@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from fastgen_course.timing import (
     MeasurementError,
+    adds_four_byte_products,
     compare,
     describe_machine,
     laps,
@@ -240,6 +242,24 @@ def test_machine_facts_are_complete_and_private(monkeypatch):
         assert len(secret) < 5 or secret not in text
     assert "/home" not in text
     assert facts["cpu"] in describe_machine()
+
+
+@pytest.mark.parametrize(
+    ("isa", "words", "four"),
+    [
+        (["avx2", "fma"], "A CPU (AVX2), ", False),
+        (["avx2", "avx512f"], "A CPU (AVX-512), ", False),
+        (["avx2", "avx512f", "avx512_vnni"], "A CPU (AVX-512 VNNI), ", True),
+        (["asimd", "asimddp"], "A CPU (dot products), ", True),
+        ([], "A CPU, ", False),
+    ],
+)
+def test_processors_of_one_name_are_told_apart_by_their_instructions(monkeypatch, isa, words, four):
+    facts = machine() | {"cpu": "A CPU", "isa": isa}
+    # The package's `machine` is the function, which hides the module of that name.
+    monkeypatch.setattr(sys.modules["fastgen_course.timing.machine"], "_facts", lambda: facts)
+    assert describe_machine().startswith(words)
+    assert adds_four_byte_products() is four
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])

@@ -61,8 +61,11 @@ FIGURES = {
     "pruning.macs_reduction": "GENERATOR_BASE with fewer channels: products, before over after",
     "pruning.speedup": "the same: ms of 64 pictures, before over after",
     "pruning.fid_ratio": "the same: FID, after over before",
-    "int8.speedup_batch1": "GENERATOR_BASE in int8 against the best float32 runtime, one picture",
+    "int8.speedup_batch1": "GENERATOR_BASE in int8 against the best float32 runtime, one picture, "
+    "with VNNI",
     "int8.speedup_batch64": "the same, 64 pictures at once",
+    "int8.two_products.speedup_batch1": "the same on a processor without VNNI, one picture",
+    "int8.two_products.speedup_batch64": "the same, 64 pictures at once",
     "int8.fid_ratio": "the same: FID, int8 over float32",
     "int4.fid_ratio": "the same with weights of four bits",
     "distillation.speedup": "a one-step student against the language model that it replaces",

@@ -34,7 +34,7 @@ from fastgen_course.models.generator import Generator
 from fastgen_course.runtimes.hardware_runtimes import has_compiler, reason_of
 from fastgen_course.runtimes.onnx_export import OnnxModel
 from fastgen_course.runtimes.openvino_model import OpenVinoModel
-from fastgen_course.timing import Comparison, compare
+from fastgen_course.timing import Comparison, adds_four_byte_products, compare
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 
@@ -99,6 +99,19 @@ WHY = {
     "product: fewer bytes, more work.",
     "int8_rounded": "Quantised on paper: the same float products, and the rounding on top.",
 }
+
+
+# Kinds of processor, told apart by their integer kernels: a recorded time belongs to one of them.
+KINDS = {"four_products": "with VNNI", "two_products": "without VNNI"}
+
+
+def kind_here() -> str:
+    """The key of `KINDS` that this processor is.
+
+    `four_products` stands for every instruction that adds four products of bytes in 32 bits (VNNI,
+    AMX, ARM's dot product).
+    """
+    return "four_products" if adds_four_byte_products() else "two_products"
 
 
 class Refused(RuntimeError):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -15,7 +19,8 @@ from fastgen_course.compression.affine import (
     fake_quantize,
     make_grid,
 )
-from fastgen_course.compression.int8_runtimes import EXACT, FLOAT, ROWS
+from fastgen_course.compression.dynamic_gpt import GPT_ROWS
+from fastgen_course.compression.int8_runtimes import EXACT, FLOAT, KINDS, ROWS, Row
 from fastgen_course.compression.quantization_quality import recorded_quality
 from fastgen_course.compression.quantization_records import (
     AREA,
@@ -49,27 +54,45 @@ class SpeedRow:
     why: str | None
 
 
-def speed_rows(batch: int) -> list[SpeedRow]:
-    """The recorded rows of a batch, fastest first. Raises `ResultError` where none is recorded."""
-    rows = []
-    for name, row in ROWS.items():
-        try:
-            timed = result(f"{AREA}.{name}.batch{batch}_ms")
-        except ResultError:
-            continue
-        ratio = result(f"{AREA}.{name}.batch{batch}_speedup")
-        rows.append(
-            SpeedRow(
-                name, row.words, row.dtype, timed.value, ratio.value, *ratio.spread,
-                _row_fid(name), ratio.extra["why"],
-            )
-        )  # fmt: skip
+def recorded_kinds(batch: int) -> list[str]:
+    """The kinds of processor (`KINDS`) on which a batch was timed, VNNI first."""
+    return [kind for kind in KINDS if _rows_of(batch, kind)]
+
+
+def speed_rows(batch: int, kind: str | None = None) -> list[SpeedRow]:
+    """The recorded rows of a batch on one kind of processor, fastest first.
+
+    Without a kind: the first that is recorded. Raises `ResultError` where none is recorded.
+    """
+    kinds = recorded_kinds(batch) if kind is None else [kind]
+    rows = _rows_of(batch, kinds[0]) if kinds else []
     if not rows:
         raise ResultError(
             f"No row at batch {batch} is recorded; run `python -m fastgen_course.compression."
             "quantization_records speed` on an idle machine."
         )
     return sorted(rows, key=lambda row: row.ms)
+
+
+def _rows_of(
+    batch: int, kind: str, network: Mapping[str, Row] = ROWS, prefix: str = ""
+) -> list[SpeedRow]:
+    """The recorded ones of a network's rows; a name is recorded with the prefix."""
+    rows = []
+    for name, row in network.items():
+        stem = f"{AREA}.{kind}.{prefix}{name}.batch{batch}"
+        try:
+            timed = result(f"{stem}_ms")
+        except ResultError:
+            continue
+        ratio = result(f"{stem}_speedup")
+        rows.append(
+            SpeedRow(
+                name, row.words, row.dtype, timed.value, ratio.value, *ratio.spread,
+                None if prefix else _row_fid(name), ratio.extra.get("why"),
+            )
+        )  # fmt: skip
+    return rows
 
 
 def _row_fid(name: str) -> float | None:
@@ -87,29 +110,40 @@ def _row_fid(name: str) -> float | None:
     return None
 
 
-def refused_rows(batch: int) -> dict[str, str]:
+def refused_rows(batch: int, network: Mapping[str, Row] = ROWS, prefix: str = "") -> dict[str, str]:
     """Rows that could not run when they were recorded, and why."""
-    found = {}
-    for name in ROWS:
-        try:
-            found[name] = result(f"{AREA}.refused.{name}.batch{batch}").extra["reason"]
-        except ResultError:
-            continue
+    found: dict[str, str] = {}
+    for kind, name in itertools.product(KINDS, network):
+        with suppress(ResultError):
+            row = result(f"{AREA}.refused.{kind}.{prefix}{name}.batch{batch}")
+            found.setdefault(name, row.extra["reason"])
     return found
 
 
 def plot_speed(batches: tuple[int, ...] = (1, 64)) -> Figure:
-    """Bars of milliseconds, a panel a batch, fastest on top; float32 and int8 in two colours."""
+    """Bars of milliseconds, a panel a batch, fastest on top; float32 and int8 in two colours.
+
+    A diamond marks the same row on the other kind of processor, where both are recorded.
+    """
     fig, axes = plt.subplots(1, len(batches), figsize=(9.5, 4.6), squeeze=False)
     for axis, batch in zip(axes.flat, batches, strict=True):
+        kinds = recorded_kinds(batch)
         rows = speed_rows(batch)
         colours = [PALETTE[0] if row.dtype == "float32" else PALETTE[1] for row in rows]
         axis.barh([row.words for row in rows], [row.ms for row in rows], color=colours)
+        other = {row.name: row.ms for kind in kinds[1:] for row in speed_rows(batch, kind)}
         for place, row in enumerate(rows):
-            axis.text(row.ms, place, f" {row.ms:.3g}", va="center", fontsize=7)
+            end, words = row.ms, f"{row.ms:.3g}"
+            if row.name in other:
+                axis.plot(other[row.name], place, "D", color="k", markersize=3)
+                end, words = max(end, other[row.name]), f"{words} / {other[row.name]:.3g}"
+            axis.text(end, place, f"  {words}", va="center", fontsize=6.5)
+        axis.set_xlim(0, 1.25 * max([row.ms for row in rows] + list(other.values())))
         axis.invert_yaxis()
         axis.tick_params(axis="y", labelsize=7)
-        axis.set(xlabel="milliseconds a call, one thread", title=f"batch {batch}")
+        title = f"batch {batch}: bars {KINDS[kinds[0]]}"
+        axis.set_title(f"{title}, diamonds {KINDS[kinds[1]]}" if other else title, fontsize=9)
+        axis.set_xlabel("milliseconds a call, one thread")
         axis.grid(axis="y", visible=False)
     return fig
 
@@ -118,13 +152,14 @@ def describe_speed(batches: tuple[int, ...] = (1, 64)) -> str:
     """`plot_speed` in words."""
     parts = []
     for batch in batches:
-        rows = speed_rows(batch)
-        floats = next(row for row in rows if row.dtype == "float32")
-        ints = next((row for row in rows if row.dtype == "int8"), None)
-        text = f"batch {batch}: best float32 {floats.words} {floats.ms:.3g} ms"
-        if ints is not None:
-            text += f", fastest int8 {ints.words} {ints.ms:.3g} ms"
-        parts.append(text)
+        for kind in recorded_kinds(batch):
+            rows = speed_rows(batch, kind)
+            floats = next(row for row in rows if row.dtype == "float32")
+            ints = next((row for row in rows if row.dtype == "int8"), None)
+            text = f"batch {batch}, {KINDS[kind]}: best float32 {floats.words} {floats.ms:.3g} ms"
+            if ints is not None:
+                text += f", fastest int8 {ints.words} {ints.ms:.3g} ms"
+            parts.append(text)
     return "Bars of milliseconds a call. " + "; ".join(parts) + "."
 
 
@@ -199,17 +234,46 @@ def quality_table(rows: dict[str, str]) -> str:
 
 
 def speed_table(batch: int) -> str:
-    """A Markdown table of a batch's rows; what lost to float32 says why."""
-    lines = [
-        f"| batch {batch}, one thread | ms | over the best float32 | FID | |",
-        "|---|---|---|---|---|",
-    ]
-    for row in speed_rows(batch):
-        fid = "" if row.fid is None else f"{row.fid:.2f}"
-        ratio = f"{row.speedup:.2f}x [{row.low:.2f}, {row.high:.2f}]"
-        lines.append(f"| {row.words} | {row.ms:.3g} | {ratio} | {fid} | {row.why or ''} |")
-    for name, reason in refused_rows(batch).items():
-        lines.append(f"| {ROWS[name].words} | | | | {reason} |")
+    """A Markdown table of a batch's rows, two columns a kind of processor; what lost says why."""
+    rows = {kind: speed_rows(batch, kind) for kind in recorded_kinds(batch)}
+    refused = {ROWS[name].words: reason for name, reason in refused_rows(batch).items()}
+    return _table(rows, refused, f"batch {batch}, one thread", quality=True)
+
+
+def gpt_table(batch: int) -> str:
+    """The same of the language model: milliseconds of a cached drawing of 49 tokens."""
+    rows = {kind: _rows_of(batch, kind, GPT_ROWS, "gpt_") for kind in KINDS}
+    rows = {kind: found for kind, found in rows.items() if found}
+    refused = refused_rows(batch, GPT_ROWS, "gpt_")
+    refused = {GPT_ROWS[name].words: reason for name, reason in refused.items()}
+    what = "a drawing" if batch == 1 else f"{batch} drawings at once"
+    return _table(rows, refused, f"{what} of 49 tokens, one thread", quality=False)
+
+
+def _table(
+    rows: Mapping[str, Sequence[SpeedRow]], refused: Mapping[str, str], title: str, quality: bool
+) -> str:
+    """Rows of each kind of processor side by side, sorted by the first kind's milliseconds."""
+    heads = [f"ms, {KINDS[kind]} | over the best float32" for kind in rows]
+    heads += ["FID | "] if quality else [""]
+    columns = 2 * len(rows) + (2 if quality else 1)
+    lines = [f"| {title} | {' | '.join(heads)} |", "|---|" + "---|" * columns]
+    named = [{row.name: row for row in found} for found in rows.values()]
+    places = {n: [found[n].ms if n in found else math.inf for found in named]
+              for found in named for n in found}  # fmt: skip
+    for name in sorted(places, key=lambda n: places[n]):
+        here = [found.get(name) for found in named]
+        cells = [
+            f"{row.ms:.3g} | {row.speedup:.2f}x [{row.low:.2f}, {row.high:.2f}]" if row else " | "
+            for row in here
+        ]
+        known = [row for row in here if row]
+        if quality:
+            cells.append("" if known[0].fid is None else f"{known[0].fid:.2f}")
+        cells.append(next((row.why for row in known if row.why), ""))
+        lines.append(f"| {known[0].words} | {' | '.join(cells)} |")
+    for words, reason in refused.items():
+        lines.append(f"| {words} |{' |' * (columns - 1)} {reason} |")
     return "\n".join(lines)
 
 

@@ -44,6 +44,7 @@ from fastgen_course.compression.int8_runtimes import (
     Networks,
     Refused,
     Workshop,
+    kind_here,
     time_rows,
     timed_calls,
 )
@@ -240,12 +241,21 @@ def _refuse(options: Options, name: str, reason: str, part: str) -> None:
 
 
 def record_speed(options: Options) -> None:
-    """Every row at batch 1 and 64, interleaved; `int8.speedup_batch1` and `int8.speedup_batch64`.
+    """Every row at batch 1 and 64, interleaved, and a headline of each batch.
 
     The headline is the fastest row that computes the shipped int8 network over the fastest float32
-    row, as the median of paired ratios.
+    row, as the median of paired ratios. Rows and headline are kept by the kind of processor
+    (`KINDS`); `int8.speedup_batch1` and `int8.speedup_batch64` are those of a processor with VNNI,
+    and of another only until there is one.
     """
     networks = Networks.shipped()
+    for bits in (8, 7):  # which of them a processor computes rightly
+        name = f"{AREA}.{kind_here()}.moved_share.w{bits}"
+        if options.again or not _has(name, weights=networks.weights):
+            network = quantize_generator(networks.base, weight_bits=bits, activation_bits=8)
+            with tempfile.TemporaryDirectory() as folder:
+                graph = write_integer_graph(network, Path(folder) / "graph.onnx")
+            _note(options, name, graph.moved, "share", "speed", weights=networks.weights)
     for batch in (1, 3) if options.tiny else BATCHES:
         if not options.again and options.keep and _timed(batch, networks.weights):
             print(f"batch {batch} is recorded already", flush=True)
@@ -255,7 +265,7 @@ def record_speed(options: Options) -> None:
             rows = time_rows(calls, batch, 2.0 if options.tiny else options.seconds)
         print(rows.table(), flush=True)
         for name, reason in refused.items():
-            _refuse(options, f"{name}.batch{batch}", reason, "speed")
+            _refuse(options, f"{kind_here()}.{name}.batch{batch}", reason, "speed")
         keep_timings(options, rows, moved, batch, networks.weights)
 
 
@@ -265,6 +275,8 @@ def keep_timings(
     """Record what `time_rows` measured, and the headline of this batch."""
     best = min((name for name in rows if name in FLOAT), key=lambda n: rows[n].median_ms)
     sound = [name for name in rows if moved.get(name, 1.0) <= SAME_SHARE]
+    kind = kind_here()
+    stem = f"{AREA}.{kind}"
     same = {"command": f"{COMMAND} speed", "weights": weights}
     for name, timing in rows.items():
         ratio = rows.speedup(name, over=best)
@@ -275,9 +287,9 @@ def keep_timings(
         }  # fmt: skip
         if not options.keep:
             continue
-        record_timing(AREA, f"{AREA}.{name}.batch{batch}_ms", timing, **extra)
+        record_timing(AREA, f"{stem}.{name}.batch{batch}_ms", timing, **extra)
         record(
-            AREA, f"{AREA}.{name}.batch{batch}_speedup", ratio.value, "x",
+            AREA, f"{stem}.{name}.batch{batch}_speedup", ratio.value, "x",
             spread=(ratio.low, ratio.high), batch=batch, threads=1, dtype=ROWS[name].dtype, **extra,
         )  # fmt: skip
     if not sound:
@@ -285,17 +297,21 @@ def keep_timings(
         return
     fastest = min(sound, key=lambda n: rows[n].median_ms)
     ratio = rows.speedup(fastest, over=best)
-    _note(
-        options, f"int8.speedup_batch{batch}", ratio.value, "x", "speed",
-        spread=(ratio.low, ratio.high), base=BASE, batch=batch, threads=1, dtype="int8",
-        runtime=f"{fastest} over {best}", weights=weights, isa=machine()["isa"],
-        moved=moved[fastest],
-    )  # fmt: skip
+    names = [f"int8.{kind}.speedup_batch{batch}"]
+    if kind == "four_products" or not _has(f"int8.four_products.speedup_batch{batch}"):
+        names.append(f"int8.speedup_batch{batch}")
+    for name in names:
+        _note(
+            options, name, ratio.value, "x", "speed",
+            spread=(ratio.low, ratio.high), base=BASE, batch=batch, threads=1, dtype="int8",
+            runtime=f"{fastest} over {best}", weights=weights, isa=machine()["isa"],
+            moved=moved[fastest], kind=kind,
+        )  # fmt: skip
 
 
 def _timed(batch: int, weights: str) -> bool:
     try:
-        row = result(f"int8.speedup_batch{batch}")
+        row = result(f"int8.{kind_here()}.speedup_batch{batch}")
     except ResultError:
         return False
     return row.extra.get("weights") == weights and row.machine == describe_machine()
@@ -306,16 +322,16 @@ def _timed(batch: int, weights: str) -> bool:
 
 def record_gpt(options: Options) -> None:
     """The language model of 04 with dynamic int8: milliseconds a drawing, and what it draws."""
-    key = _key("gpt")
+    key, kind = _key("gpt"), kind_here()
     for batch in (1,) if options.tiny else BATCHES:
-        name = f"{AREA}.gpt_onnxruntime_int8.batch{batch}_ms"
+        name = f"{AREA}.{kind}.gpt_onnxruntime_int8.batch{batch}_ms"
         if not options.again and options.keep and _has(name, weights=key):
             print(f"gpt at batch {batch} is recorded already", flush=True)
             continue
         rows, refused = time_gpt(batch, 2.0 if options.tiny else 2 * options.seconds)
         print(rows.table(), flush=True)
         for row, reason in refused.items():
-            _refuse(options, f"gpt_{row}.batch{batch}", reason, "gpt")
+            _refuse(options, f"{kind}.gpt_{row}.batch{batch}", reason, "gpt")
         best = min((n for n in rows if GPT_ROWS[n].dtype == "float32"),
                    key=lambda n: rows[n].median_ms)  # fmt: skip
         for row, timing in rows.items():
@@ -325,7 +341,7 @@ def record_gpt(options: Options) -> None:
                 "command": f"{COMMAND} gpt",
             }  # fmt: skip
             if options.keep:
-                stem = f"{AREA}.gpt_{row}.batch{batch}"
+                stem = f"{AREA}.{kind}.gpt_{row}.batch{batch}"
                 record_timing(AREA, f"{stem}_ms", timing, **extra)
                 record(
                     AREA, f"{stem}_speedup", ratio.value, "x", spread=(ratio.low, ratio.high),

@@ -26,6 +26,7 @@ from fastgen_course.timing.roofline import gemm_peak
 
 BATCH = 64
 BURST_S = 0.03  # calls of one rung in a row: caches as warm as they are in use
+MOST_S = 2.0  # ends a burst of slow calls
 
 
 @dataclass
@@ -89,60 +90,52 @@ def call_of(draw: Draw, batch: int) -> Callable[[], Any]:
     return partial(draw, captions, generator)
 
 
-def best_threads(call: Callable[[], Any], rung: Rung) -> int:
-    """1 or 2, whichever draws faster here: no row is slowed by a thread too few or too many."""
-    counts = thread_counts(rung)
-    if len(counts) == 1:
-        return counts[0]
-    times: dict[int, list[float]] = {threads: [] for threads in counts}
-    for _ in range(3):  # in turn: a slow spell of the machine must not choose
-        for threads in counts:
-            timing = measure(
-                call, threads=threads, warmup=1, min_repeats=3, min_seconds=0.1, max_seconds=1.0
-            )
-            times[threads] += timing.times_ms
-    return min(counts, key=lambda threads: statistics.median(times[threads]))
-
-
 def thread_counts(rung: Rung) -> tuple[int, ...]:
-    """What is tried; a runtime's pool was made with one."""
+    """What a row is timed with; a runtime's pool was made with one thread."""
     return (1, 2) if rung.runtime in ("eager", "yours") else (1,)
 
 
 def time_in_turn(
     calls: dict[str, Callable[[], Any]],
-    threads: dict[str, int],
+    threads: dict[str, Sequence[int]],
     dtypes: dict[str, str],
     batch: int,
     rounds: int,
     burst_s: float = BURST_S,
 ) -> Comparison:
-    """Rounds in each of which every rung draws for `burst_s` seconds, once at least, in turn.
+    """Rounds in each of which every rung draws in turn for `burst_s` seconds, thrice at least.
 
     A single call in turn, as `timing.compare` makes, would find a tenth of a millisecond's network
     thrown out of the caches by the seconds of the others. `times_ms` holds a round's median, so
-    that ratios are paired by round.
+    that ratios are paired by round, and a row's `median_ms` is the median of them: each round
+    counts once, however many calls fitted into it. A rung gets a turn with each of its numbers of
+    threads, and keeps the one with which it was faster: which that is depends on the hour, so that
+    a choice made beforehand would slow it by chance.
     """
-    names = list(calls)
-    every: dict[str, list[float]] = {name: [] for name in names}
-    medians: dict[str, list[float]] = {name: [] for name in names}
+    turns = [(name, count) for name in calls for count in threads[name]]
+    every: dict[tuple[str, int], list[float]] = {turn: [] for turn in turns}
+    medians: dict[tuple[str, int], list[float]] = {turn: [] for turn in turns}
     for index in range(rounds):
-        shift = index % len(names)
-        for name in names[shift:] + names[:shift]:
+        shift = index % len(turns)
+        for turn in turns[shift:] + turns[:shift]:
             timing = measure(
-                calls[name], warmup=1, min_repeats=1, min_seconds=burst_s, max_seconds=burst_s,
-                batch=batch, threads=threads[name],
+                calls[turn[0]], warmup=1, min_repeats=3, min_seconds=burst_s, max_seconds=MOST_S,
+                batch=batch, threads=turn[1],
             )  # fmt: skip
-            every[name] += timing.times_ms
-            medians[name].append(timing.median_ms)
+            every[turn] += timing.times_ms
+            medians[turn].append(timing.median_ms)
+    kept = {
+        name: min(((name, count) for count in threads[name]), key=lambda t: np.median(medians[t]))
+        for name in calls
+    }
     return Comparison(
         {
             name: Timing(
-                float(np.median(every[name])), float(np.percentile(every[name], 90)),
-                len(every[name]), batch, "cpu", threads[name], dtypes[name], name,
-                times_ms=tuple(medians[name]),
+                float(np.median(medians[turn])), float(np.percentile(every[turn], 90)),
+                len(every[turn]), batch, "cpu", turn[1], dtypes[name], name,
+                times_ms=tuple(medians[turn]),
             )
-            for name in names
+            for name, turn in kept.items()
         }
     )  # fmt: skip
 
@@ -229,7 +222,7 @@ def climb(
             continue
         chosen.append(rung)
     calls = {rung.name: call_of(draws[rung.name], 1) for rung in chosen}
-    threads = {rung.name: best_threads(calls[rung.name], rung) for rung in chosen}
+    threads = {rung.name: thread_counts(rung) for rung in chosen}
     dtypes = {rung.name: rung.dtype for rung in chosen}
     say(f"timing {len(calls)} rows in turn, {rounds} rounds")
     timings = time_in_turn(calls, threads, dtypes, 1, rounds)

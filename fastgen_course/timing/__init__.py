@@ -1,6 +1,10 @@
 """Honest measurement: the one timer, this machine, the roofline, and the registry of results."""
 
-from fastgen_course.timing.machine import describe_machine, machine
+from fastgen_course.timing.machine import (
+    adds_four_byte_products,
+    describe_machine,
+    machine,
+)
 from fastgen_course.timing.measure import (
     compare,
     laps,
@@ -30,6 +34,7 @@ __all__ = [
     "ResultError",
     "Stopwatch",
     "Timing",
+    "adds_four_byte_products",
     "all_results",
     "compare",
     "describe_machine",

@@ -146,6 +146,17 @@ def test_each_row_keeps_the_threads_with_which_it_was_faster_over_all_rounds():
     assert rows["a"].median_ms == np.median(rows["a"].times_ms)
 
 
+def test_the_interval_is_of_the_ratio_that_the_table_shows(ladder):
+    times = {"plain": (100.0, 110.0, 90.0, 200.0), "last": (0.1, 0.1, 0.2, 0.1)}
+    timings = {
+        name: replace(ladder.timings[name], times_ms=ms, median_ms=float(np.median(ms)))
+        for name, ms in times.items()
+    }
+    value, (low, high) = measuring.spread_of(replace(ladder, timings=timings), "last", "plain")
+    assert value == pytest.approx(1050)  # 105 over 0.1, which no round's own ratio is
+    assert 450 <= low < value < high <= 2000
+
+
 def test_weights_macs_and_bytes_of_a_generator(monkeypatch):
     model = Generator(TINY).eval()
     monkeypatch.setattr(rungs, "_model", lambda name: model)
@@ -192,6 +203,23 @@ def test_what_is_recorded_reaches_the_readme_and_a_changed_chart_is_seen(place, 
     chart.write_bytes(b"another")
     with pytest.raises(ValueError, match="is not the chart of the recorded ladder"):
         readme.ladder_lines()
+
+
+def test_every_recording_leaves_its_total_behind(place, ladder):
+    record_ladder(ladder)
+    assert recorded_rows()["stability"] == ""
+    ladder.rungs[0].batch1_ms = 150.0
+    record_ladder(ladder)
+    assert [run["total"] for run in recorded_rows()["runs"]] == pytest.approx([1000, 1500])
+    stability = (
+        "Of 2 recordings this is the last; the total lay between 1,000 and 1,500, the first rung "
+        "between 100 and 150 ms, the last between 0.100 and 0.100 ms."
+    )
+    assert stability in readme.ladder_lines()
+    ladder.rungs[-1].name = "another"  # of other rungs: nothing to compare with
+    records.write_rows(ladder, place / "data" / "recordings" / "ladder.json",
+                       place / "data" / "pictures" / "ladder.png")  # fmt: skip
+    assert len(recorded_rows()["runs"]) == 1
 
 
 def test_scored_rows_are_not_scored_again(place, monkeypatch):

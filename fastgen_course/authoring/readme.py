@@ -164,7 +164,8 @@ def ladder_lines() -> str:
             f"{found['sentence']} {found['rival']} {found['teacher']}",
             f"![{alt}]({CHART.as_posix()})",
             found["markdown"],
-            f"Measured with `{found['command']}` on: {found['machine']}.",
+            f"Measured with `{found['command']}` on: {found['machine']}. "
+            f"{found['stability']}".rstrip(),
         ]
     )
 

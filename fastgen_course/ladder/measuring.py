@@ -27,6 +27,7 @@ from fastgen_course.timing.roofline import gemm_peak
 BATCH = 64
 BURST_S = 0.03  # calls of one rung in a row: caches as warm as they are in use
 MOST_S = 2.0  # ends a burst of slow calls
+ROUNDS_OF_MANY = 5
 
 
 @dataclass
@@ -102,8 +103,9 @@ def time_in_turn(
     batch: int,
     rounds: int,
     burst_s: float = BURST_S,
+    repeats: int = 3,
 ) -> Comparison:
-    """Rounds in each of which every rung draws in turn for `burst_s` seconds, thrice at least.
+    """Rounds in each of which every rung draws in turn for `burst_s` seconds, `repeats` at least.
 
     A single call in turn, as `timing.compare` makes, would find a tenth of a millisecond's network
     thrown out of the caches by the seconds of the others. `times_ms` holds a round's median, so
@@ -119,8 +121,8 @@ def time_in_turn(
         shift = index % len(turns)
         for turn in turns[shift:] + turns[:shift]:
             timing = measure(
-                calls[turn[0]], warmup=1, min_repeats=3, min_seconds=burst_s, max_seconds=MOST_S,
-                batch=batch, threads=turn[1],
+                calls[turn[0]], warmup=1, min_repeats=repeats, min_seconds=burst_s,
+                max_seconds=MOST_S, batch=batch, threads=turn[1],
             )  # fmt: skip
             every[turn] += timing.times_ms
             medians[turn].append(timing.median_ms)
@@ -260,15 +262,13 @@ def _ratios(rows: list[Row]) -> None:
 def _throughput(
     rows: list[Row], rungs: dict[str, Rung], folder: Path, say: Callable[[str], None]
 ) -> None:
+    say(f"preparing {BATCH} pictures at once, and timing them in turn, {ROUNDS_OF_MANY} rounds")
+    calls = {row.name: call_of(rungs[row.name].make(folder, BATCH), BATCH) for row in rows}
+    threads = {name: thread_counts(rungs[name]) for name in calls}
+    dtypes = {name: rungs[name].dtype for name in calls}
+    timings = time_in_turn(calls, threads, dtypes, BATCH, ROUNDS_OF_MANY, repeats=1)
     for row in rows:
-        say(f"{BATCH} at once: {row.words}")
-        call = call_of(rungs[row.name].make(folder, BATCH), BATCH)
-        for threads in thread_counts(rungs[row.name]):  # what suits one picture may not suit many
-            timing = measure(
-                call, warmup=1, min_repeats=3, min_seconds=0.2, max_seconds=2.0, batch=BATCH,
-                threads=threads,
-            )  # fmt: skip
-            row.images_per_s = max(row.images_per_s, timing.images_per_s)
+        row.images_per_s = max(row.images_per_s, timings[row.name].images_per_s)
 
 
 # --- what it comes to -----------------------------------------------------------------------------
@@ -348,14 +348,17 @@ def rival_sentence(ladder: Ladder) -> str:
 
 
 def spread_of(ladder: Ladder, name: str, over: str) -> tuple[float, tuple[float, float]]:
-    """A ratio of two rows' medians, and the 95 % interval of the ratios round by round.
+    """A ratio of two rows' medians, as the table's readers divide them, and its 95 % interval.
 
-    The interval is widened to the first where that lies outside: the machine's speed then changed
-    between rounds.
+    The interval is of that very ratio: 1,000 bootstraps, in each of which both medians are taken
+    over the same rounds, drawn with replacement.
     """
-    paired = ladder.timings.speedup(name, over=over)
-    ratio = ladder.timings[over].median_ms / ladder.timings[name].median_ms
-    return ratio, (min(paired.low, ratio), max(paired.high, ratio))
+    slow, fast = (np.asarray(ladder.timings[row].times_ms) for row in (over, name))
+    picks = np.random.default_rng(0).integers(len(slow), size=(1000, len(slow)))
+    ratios = np.median(slow[picks], axis=1) / np.median(fast[picks], axis=1)
+    low, high = (float(end) for end in np.percentile(ratios, [2.5, 97.5]))
+    ratio = float(np.median(slow) / np.median(fast))
+    return ratio, (min(low, ratio), max(high, ratio))
 
 
 def noise_of(ladder: Ladder) -> float:

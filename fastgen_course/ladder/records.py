@@ -114,9 +114,39 @@ def record_ladder(ladder: Ladder) -> None:
     write_rows(ladder, data_path(*RECORDED), draw_chart(ladder.rows, data_path(*CHART)))
 
 
+def all_runs(ladder: Ladder, path: Path) -> list[dict[str, Any]]:
+    """What each recording of these two rungs came to, this one last: ms of both, and the total."""
+    first, last = ladder.rungs[0], ladder.rungs[-1]
+    now = {
+        "first": first.name, "last": last.name, "machine": describe_machine(),
+        "first_ms": first.batch1_ms, "last_ms": last.batch1_ms,
+        "total": first.batch1_ms / last.batch1_ms,
+    }  # fmt: skip
+    before = read_json(path).get("runs", []) if path.is_file() else []
+    return [run for run in before if (run["first"], run["last"]) == (first.name, last.name)] + [now]
+
+
+def runs_sentence(runs: Sequence[dict[str, Any]]) -> str:
+    """How far the total moved from one recording to the next; empty for a single one."""
+    if len(runs) < 2:
+        return ""
+    low, high = (
+        [pick(run[key] for run in runs) for key in ("total", "first_ms", "last_ms")]
+        for pick in (min, max)
+    )
+    return (
+        f"Of {len(runs)} recordings this is the last; the total lay between {low[0]:,.0f} and "
+        f"{high[0]:,.0f}, the first rung between {low[1]:.0f} and {high[1]:.0f} ms, the last "
+        f"between {low[2]:.3f} and {high[2]:.3f} ms."
+    )
+
+
 def write_rows(ladder: Ladder, path: Path, chart: Path) -> None:
     """One object a rung, what they come to, README's table and its chart's hash, as JSON."""
+    runs = all_runs(ladder, path)
     what = {
+        "runs": runs,
+        "stability": runs_sentence(runs),
         "command": COMMAND,
         "machine": describe_machine(),
         "rows": [asdict(row) for row in ladder.rows],

@@ -21,7 +21,7 @@ from fastgen_course.ladder.measuring import (
 from fastgen_course.ladder.records import record_ladder, record_quality, table
 from fastgen_course.ladder.rungs import CONTROLS, RUNGS, mine
 
-QUICK_ROUNDS, ROUNDS = 5, 40
+QUICK_ROUNDS, ROUNDS = 11, 40
 # Their graphs take half a minute to export, and their times are recorded.
 SLOW_TO_PREPARE = ("gpt_onnx", "masked_onnx")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,19 @@ import torch
 from fastgen_course.files import DataFileError
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    """OpenVINO's one core of this process, never let go of.
+
+    A core's CPU plugin gives the thread a signal stack of its own and puts the one before it back
+    when it ends. Of two cores that end in the order in which they began, the second puts back what
+    the first has freed, and the next signal, a time limit or Ctrl-C, kills the process.
+    """
+    import openvino as ov
+
+    return ov.Core()
 
 
 class OpenVinoModel:
@@ -38,7 +52,7 @@ class OpenVinoModel:
         ImportError, naming the install line, without OpenVINO.
         """
         try:
-            import openvino as ov
+            import openvino  # noqa: F401
         except ImportError as error:
             raise ImportError(
                 "OpenVINO is not installed; `pip install openvino` adds it."
@@ -48,7 +62,7 @@ class OpenVinoModel:
             raise ValueError(f"threads must be at least 1, got {threads}.")
         if not path.is_file():
             raise DataFileError(f"The ONNX file {path.name} is missing.")
-        core = ov.Core()
+        core = _core()
         try:
             model = core.read_model(path)
         except Exception as error:  # OpenVINO raises RuntimeError with pages of text
@@ -94,6 +108,4 @@ class OpenVinoModel:
 
 def openvino_has_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 on this processor."""
-    import openvino as ov
-
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
